@@ -1,0 +1,78 @@
+"""Lossless compression of image collections by bits-back coding with a variational autoencoder.
+
+>>> import numpy as np, bbans
+>>> images = np.zeros((10, 28, 28), np.uint8)
+>>> data = bbans.compress(images)
+>>> bool((bbans.decompress(data) == images).all())
+True
+>>> with bbans.open(data) as compressed:
+...     compressed.shape, compressed[3:5].shape
+((10, 28, 28), (2, 28, 28))
+
+Names are imported when they are first used, so that ``bbans --help`` doesn't wait for NumPy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bbans.api import choose_model, compress, decompress
+    from bbans.codec import Codec
+    from bbans.errors import (
+        ArrayError,
+        BbansError,
+        CoreError,
+        FormatError,
+        ModelError,
+        RecipeError,
+        StoredWarning,
+    )
+    from bbans.model import Model, load_model, shipped_models
+    from bbans.reader import CompressedArray
+    from bbans.reader import open_array as open
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArrayError",
+    "BbansError",
+    "Codec",
+    "CompressedArray",
+    "CoreError",
+    "FormatError",
+    "Model",
+    "ModelError",
+    "RecipeError",
+    "StoredWarning",
+    "choose_model",
+    "compress",
+    "decompress",
+    "load_model",
+    "open",
+    "shipped_models",
+]
+
+_HOMES = {
+    "bbans.api": ("choose_model", "compress", "decompress"),
+    "bbans.codec": ("Codec",),
+    "bbans.errors": (
+        "ArrayError",
+        "BbansError",
+        "CoreError",
+        "FormatError",
+        "ModelError",
+        "RecipeError",
+        "StoredWarning",
+    ),
+    "bbans.model": ("Model", "load_model", "shipped_models"),
+    "bbans.reader": ("CompressedArray",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open":
+        return import_module("bbans.reader").open_array
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'bbans' has no attribute {name!r}")

@@ -1,0 +1,101 @@
+"""The default core: vectorized rANS in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bbans.ans.stack import HEAD_MINIMUM, Integers, Words
+from bbans.errors import StackUnderflow
+
+WORD_BITS = np.uint64(32)
+LOW_WORD = np.uint64(0xFFFFFFFF)
+
+
+class NumpyStack:
+    """A :class:`bbans.ans.stack.Stack` on NumPy arrays.
+
+    The tail lies in a buffer that fills from its end towards its beginning, so that the newest word comes
+    first, as in the flattened layout.
+    """
+
+    def __init__(self, heads: Integers, tail: Words) -> None:
+        self._heads = heads.astype(np.uint64)
+        self._buffer = tail.astype(np.uint32)
+        self._top = 0
+        self.low_water = len(tail)
+
+    @property
+    def lanes(self) -> int:
+        return len(self._heads)
+
+    @property
+    def tail_words(self) -> int:
+        return len(self._buffer) - self._top
+
+    def push(self, start: Integers, frequency: Integers, precision: int) -> None:
+        heads = self._heads[: len(start)]
+        full = heads >= (frequency << np.uint64(63 - precision))
+        if full.any():
+            self._give(heads[full] & LOW_WORD)
+            heads >>= full * WORD_BITS
+        quotient = heads // frequency
+        # quotient << precision + heads % frequency + start, with one product instead of a second division.
+        heads += quotient * ((np.uint64(1) << np.uint64(precision)) - frequency) + start
+
+    def peek(self, count: int, precision: int) -> Integers:
+        return self._heads[:count] & np.uint64((1 << precision) - 1)
+
+    def pop(self, start: Integers, frequency: Integers, precision: int) -> None:
+        heads = self._heads[: len(start)]
+        popped = frequency * (heads >> np.uint64(precision))
+        popped += (heads & np.uint64((1 << precision) - 1)) - start
+        empty = popped < HEAD_MINIMUM
+        if empty.any():
+            refill = self._take(int(np.count_nonzero(empty)))
+            popped[empty] = (popped[empty] << WORD_BITS) | refill
+        heads[:] = popped
+
+    def add_lanes(self, heads: Integers) -> None:
+        self._heads = np.concatenate([self._heads, heads])
+
+    def remove_lanes(self, count: int) -> Integers:
+        kept = len(self._heads) - count
+        removed = self._heads[kept:].copy()
+        self._heads = self._heads[:kept].copy()
+        return removed
+
+    def to_words(self) -> Words:
+        high = (self._heads >> WORD_BITS).astype(np.uint32)
+        low = (self._heads & LOW_WORD).astype(np.uint32)
+        return np.concatenate([high, low, self._buffer[self._top :]])
+
+    def _give(self, words: Integers) -> None:
+        """Put words on the tail, the first one topmost."""
+        if len(words) > self._top:
+            room = max(len(words), len(self._buffer), 1024)
+            self._buffer = np.concatenate([np.empty(room, np.uint32), self._buffer])
+            self._top += room
+        self._buffer[self._top - len(words) : self._top] = words
+        self._top -= len(words)
+
+    def _take(self, count: int) -> Words:
+        """Take words off the tail, the topmost first."""
+        if count > self.tail_words:
+            raise StackUnderflow(f"a pop needs {count} words, the stack's tail holds {self.tail_words}")
+        words = self._buffer[self._top : self._top + count]
+        self._top += count
+        self.low_water = min(self.low_water, self.tail_words)
+        return words
+
+
+class NumpyCore:
+    """Makes :class:`NumpyStack` objects."""
+
+    name = "numpy"
+
+    def from_words(self, words: Words, lanes: int) -> NumpyStack:
+        heads = (words[:lanes].astype(np.uint64) << WORD_BITS) | words[lanes : 2 * lanes]
+        return NumpyStack(heads, words[2 * lanes :])
+
+
+core = NumpyCore()

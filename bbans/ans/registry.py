@@ -1,0 +1,31 @@
+"""Finding an ANS core by name: the entry points of group ``bbans.ans``."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from bbans.ans.numpy_core import core as numpy_core
+from bbans.ans.stack import Core
+from bbans.errors import CoreError
+
+GROUP = "bbans.ans"
+DEFAULT = numpy_core.name
+
+
+def core_names() -> list[str]:
+    """The names of all cores that are registered; one may still lack the package it wraps."""
+    return sorted({DEFAULT} | {entry.name for entry in entry_points(group=GROUP)})
+
+
+def core_named(name: str = DEFAULT) -> Core:
+    """The core registered as ``name``; :class:`bbans.errors.CoreError` if there is none or it doesn't load."""
+    if name == DEFAULT:
+        return numpy_core
+    for entry in entry_points(group=GROUP):
+        if entry.name == name:
+            try:
+                core: Core = entry.load()
+            except ImportError as error:
+                raise CoreError(f"the ANS core {name!r} does not load: {error}") from error
+            return core
+    raise CoreError(f"there is no ANS core named {name!r}; installed: {', '.join(core_names())}")

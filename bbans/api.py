@@ -1,0 +1,106 @@
+"""The library's front door."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbans.codec import Codec
+from bbans.errors import StoredWarning
+from bbans.model import Model, load_model, read_model, shipped_models
+from bbans.reader import open_array
+from bbans.symbols import check_numeric, count_images, find_scale, to_symbols
+
+SAMPLE_IMAGES = 64
+
+
+def choose_model(array: NDArray[Any]) -> Model | None:
+    """The shipped model that codes a sample of ``array`` in the fewest bytes, or None if none fits.
+
+    A model fits if the array is made of images of its shape and holds no values but its own.
+    """
+    check_numeric(array)
+    candidates = []
+    for path in shipped_models().values() if array.size else ():
+        model = read_model(path)
+        if count_images(array.shape, model.image_shape) and find_scale(array, model.symbols) is not None:
+            candidates.append(model)
+    if len(candidates) < 2:
+        return candidates[0] if candidates else None
+    return min(candidates, key=lambda model: _sample_cost(array, model))
+
+
+def _sample_cost(array: NDArray[Any], model: Model) -> int:
+    """Bytes that a few images from all over the array take."""
+    scale = find_scale(array, model.symbols)
+    images = array.reshape(-1, model.pixels)
+    step = max(1, len(images) // SAMPLE_IMAGES)
+    coder = Codec.of(model).coder
+    assert scale is not None and coder is not None
+    return len(coder.encode(to_symbols(images[::step][:SAMPLE_IMAGES], scale).astype(np.int64)))
+
+
+def compress(
+    array: NDArray[Any],
+    *,
+    model: str | os.PathLike[str] | Model | None = "auto",
+    posterior: str | None = None,
+    chunk_size: int | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    ans: str = "numpy",
+    threads: int | None = None,
+) -> bytes:
+    """Compress an array of images to the bytes of a `.bba` file.
+
+    ``model`` is the name of a shipped model, a path, a loaded model, ``"auto"`` for the shipped model that suits
+    the array best, or None for zstandard alone. ``chunk_size`` is the number of rows coded together. The other
+    arguments are those of :meth:`bbans.Codec.of`.
+
+    An array that the model doesn't fit is stored through zstandard, with a :class:`bbans.StoredWarning`. Raises
+    :class:`bbans.ArrayError` for arrays that don't hold numbers.
+
+    >>> import numpy as np, bbans
+    >>> images = np.zeros((3, 28, 28), np.uint8)
+    >>> data = bbans.compress(images)
+    >>> bool((bbans.decompress(data) == images).all())
+    True
+    """
+    codec = Codec.of(
+        resolve_model(array, model), posterior=posterior, engine=engine, device=device, ans=ans, threads=threads
+    )
+    file = io.BytesIO()
+    written = codec.write(file, array, chunk_size)
+    if written.note is not None and model is not None:
+        warnings.warn(written.note, StoredWarning, stacklevel=2)
+    return file.getvalue()
+
+
+def resolve_model(array: NDArray[Any], model: str | os.PathLike[str] | Model | None) -> Model | None:
+    """The model that ``model`` means for ``array``: see :func:`compress`."""
+    if model is None or isinstance(model, Model):
+        return model
+    return choose_model(array) if model == "auto" else load_model(model)
+
+
+def decompress(
+    data: bytes,
+    *,
+    model: str | os.PathLike[str] | Model | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    ans: str = "numpy",
+    threads: int | None = None,
+) -> NDArray[Any]:
+    """The array that the bytes of a `.bba` file hold; the arguments are those of :func:`bbans.open`.
+
+    Raises :class:`bbans.FormatError` if ``data`` is damaged, and :class:`bbans.ModelError` if the model it was
+    written with is missing.
+    """
+    with open_array(data, model=model, engine=engine, device=device, ans=ans, threads=threads) as compressed:
+        return compressed.read()

@@ -1,0 +1,364 @@
+"""The command line: options in, calls of the library, one line out."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from bbans import __version__
+
+if TYPE_CHECKING:
+    from bbans.codec import Progress, Written
+    from bbans.container import Directory
+
+STANDARD = "-"
+SUFFIX = ".bba"
+
+Command = Callable[..., None]
+
+
+def reports_errors(command: Command) -> Command:
+    """What goes wrong ends in one line on standard error and exit status 1."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        from bbans.errors import BbansError
+
+        try:
+            command(*args, **kwargs)
+        except BbansError as error:
+            fail(str(error))
+        except BrokenPipeError:
+            # Nobody reads on: what Python would still flush at its exit goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except OSError as error:
+            fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+        except MemoryError:
+            fail("out of memory")
+
+    return wrapper
+
+
+def fail(message: str) -> None:
+    """End with one line on standard error, and exit status 1."""
+    click.echo(f"bbans: {' '.join(message.split())}", err=True)
+    sys.exit(1)
+
+
+def coding_options(command: Command) -> Command:
+    """The options of every command that evaluates a model."""
+    options = [
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+        click.option("--engine", type=click.Choice(["auto", "numpy", "torch"]), default="auto", show_default=True,
+                     help="What evaluates the networks; the bytes are the same."),
+        click.option("--ans", default="numpy", show_default=True, metavar="CORE",
+                     help="The ANS core; the bytes are the same."),
+        click.option("--threads", type=click.IntRange(1), metavar="N",
+                     help="Chunks coded at once. [default: all processors]"),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def output_options(command: Command) -> Command:
+    """The options of every command that writes a file."""
+    options = [
+        click.option("-o", "--output", type=click.Path(path_type=Path, allow_dash=True), metavar="OUT",
+                     help="Where to write; - is standard output."),
+        click.option("-c", "--stdout", "to_stdout", is_flag=True, help="Write to standard output."),
+        click.option("-f", "--force", is_flag=True, help="Overwrite OUT, or write binary to a terminal."),
+        click.option("--rm", "remove", is_flag=True, help="Remove the input once the output is safe (and verified)."),
+        click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+        click.option("-v", "--verbose", is_flag=True, help="Say more."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Lossless compression of image collections by bits-back coding."""
+
+
+@main.command()
+@click.argument("source", metavar="INPUT")
+@output_options
+@click.option("--model", default="auto", show_default=True, metavar="NAME|PATH|auto|none",
+              help="auto: the shipped model that codes a sample best; none: zstandard alone.")  # fmt: skip
+@click.option("--posterior", metavar="NAME", help="Which of the model's encoders. [default: its first]")
+@click.option(
+    "--chunk-size", type=click.IntRange(1), metavar="N", help="Rows coded together: what a slice costs to read."
+)
+@click.option("--verify", is_flag=True, help="Decode what was written and compare, before it is called done.")
+@coding_options
+@reports_errors
+def compress(
+    source: str,
+    output: Path | None,
+    to_stdout: bool,
+    force: bool,
+    remove: bool,
+    quiet: bool,
+    verbose: bool,
+    model: str,
+    posterior: str | None,
+    chunk_size: int | None,
+    verify: bool,
+    **coding: Any,
+) -> None:
+    """Compress the array in INPUT, a .npy file (or - for standard input), to a .bba file."""
+    from bbans.api import resolve_model
+    from bbans.codec import Codec
+    from bbans.npy import read_npy
+
+    if source == STANDARD and output is None:
+        to_stdout = True
+    target = _target(output or Path(source + SUFFIX), to_stdout, force)
+    array = read_npy(io.BytesIO(sys.stdin.buffer.read()) if source == STANDARD else Path(source))
+    codec = Codec.of(resolve_model(array, None if model == "none" else model), posterior=posterior, **coding)
+    rows = len(array) if array.ndim else 1
+    with _opened(target) as file, _progress(rows, "compressing", quiet) as progress:
+        written = codec.write(file, array, chunk_size, progress)
+        if verify or remove:
+            _verify(file, array, codec)
+    if not quiet:
+        _report(written, target, verbose, codec.posterior)
+    if remove and source != STANDARD:
+        os.unlink(source)
+
+
+@main.command()
+@click.argument("source", metavar="FILE")
+@output_options
+@click.option("--model", metavar="PATH", help="The model, if it is not one that comes with bbans.")
+@click.option("--select", metavar="START:STOP", help="Only these rows; other chunks are not decoded.")
+@coding_options
+@reports_errors
+def decompress(
+    source: str,
+    output: Path | None,
+    to_stdout: bool,
+    force: bool,
+    remove: bool,
+    quiet: bool,
+    verbose: bool,
+    model: str | None,
+    select: str | None,
+    **coding: Any,
+) -> None:
+    """Decompress FILE, a .bba file (or - for standard input), to a .npy file."""
+    from bbans.npy import write_npy
+    from bbans.reader import open_array
+
+    if source == STANDARD and output is None:
+        to_stdout = True
+    name = source[: -len(SUFFIX)] if source.endswith(SUFFIX) else source + ".out"
+    target = _target(output or Path(name if name.endswith(".npy") else name + ".npy"), to_stdout, force)
+    with open_array(sys.stdin.buffer.read() if source == STANDARD else source, model=model, **coding) as compressed:
+        start, stop = _rows(select, compressed.directory.rows)
+        with _progress(stop - start, "decompressing", quiet) as progress:
+            array = compressed.read(start, stop, progress)
+    with _opened(target) as file:
+        write_npy(file, array)
+    if verbose and not quiet:
+        click.echo(f"{target or 'standard output'}: {array.dtype} {array.shape}", err=True)
+    if remove and source != STANDARD:
+        os.unlink(source)
+
+
+@main.command()
+@click.argument("source", metavar="FILE")
+@click.option("--model", metavar="PATH", help="The model, if it is not one that comes with bbans.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@coding_options
+@reports_errors
+def test(source: str, model: str | None, quiet: bool, **coding: Any) -> None:
+    """Decode FILE and check all its checksums, writing nothing."""
+    from bbans.reader import open_array
+
+    with open_array(sys.stdin.buffer.read() if source == STANDARD else source, model=model, **coding) as compressed:
+        chunks = compressed.directory.chunks
+        with _progress(compressed.directory.rows, "testing", quiet) as progress:
+            row = 0
+            for chunk in chunks:
+                compressed.read(row, row + chunk.rows, progress)
+                row += chunk.rows
+    if not quiet:
+        click.echo(f"{source}: OK ({len(chunks)} chunks, {row} rows)", err=True)
+
+
+@main.command()
+@click.argument("source", metavar="FILE")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@reports_errors
+def info(source: str, as_json: bool) -> None:
+    """Say what FILE holds, without decoding it."""
+    from bbans.container import read_directory
+
+    if source == STANDARD:
+        directory = read_directory(io.BytesIO(sys.stdin.buffer.read()))
+    else:
+        with open(source, "rb") as file:
+            directory = read_directory(file)
+    facts = _facts(directory)
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for key, value in facts.items():
+        click.echo(f"{key.replace('_', ' '):>20}  {value}")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
+@reports_errors
+def models(as_json: bool) -> None:
+    """List the models that come with bbans."""
+    from bbans.model import FILE_NAME, read_model, shipped_models
+
+    rows: list[dict[str, Any]] = []
+    for name, path in shipped_models().items():
+        model = read_model(path)
+        rows.append(
+            {
+                "name": name,
+                "image_shape": list(model.image_shape),
+                "values": model.symbols,
+                "likelihood": model.likelihood,
+                "latents": model.latents,
+                "posteriors": {posterior: model.identity(posterior).hex() for posterior in model.encoders},
+                "size": (path / FILE_NAME).stat().st_size,
+            }
+        )
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        shape = "x".join(str(size) for size in row["image_shape"])
+        posteriors = ", ".join(row["posteriors"])
+        click.echo(f"{row['name']:<20} {shape:<10} {row['values']:>3} values  {row['size']:>9,} bytes  {posteriors}")
+
+
+def _target(path: Path, to_stdout: bool, force: bool) -> Path | None:
+    """The file to write, or None for standard output; refuses what the user would regret."""
+    from bbans.errors import BbansError
+
+    if to_stdout or str(path) == STANDARD:
+        if sys.stdout.isatty() and not force:
+            raise BbansError("standard output is a terminal; -f writes binary data to it all the same")
+        return None
+    if path.is_dir() or (path.exists() and not force):
+        raise BbansError(f"{path} exists; -f overwrites it" if not path.is_dir() else f"{path} is a folder")
+    return path
+
+
+@contextmanager
+def _opened(target: Path | None) -> Iterator[BinaryIO]:
+    """The file to write to; what is for standard output is sent when it is complete."""
+    from bbans.npy import whole_file
+
+    if target is not None:
+        with whole_file(target) as file:
+            yield file
+        return
+    buffer = io.BytesIO()
+    yield buffer
+    sys.stdout.buffer.write(buffer.getbuffer())
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _progress(rows: int, label: str, quiet: bool) -> Iterator[Progress]:
+    """A progress bar, on a terminal only."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=rows, desc=label, unit="row", leave=False, file=sys.stderr) as bar:
+        yield bar.update
+
+
+def _verify(file: BinaryIO, array: Any, codec: Any) -> None:
+    from bbans.errors import BbansError
+    from bbans.reader import CompressedArray
+
+    file.flush()
+    compressed = CompressedArray(file, codec)
+    start = 0
+    for chunk in compressed.directory.chunks:
+        decoded = compressed.read(start, start + chunk.rows)
+        expected = array[start : start + chunk.rows] if array.ndim else array
+        if decoded.dtype != array.dtype or decoded.tobytes() != expected.tobytes():
+            raise BbansError("what was written does not decode to the input; nothing was kept. Please report this")
+        start += chunk.rows
+
+
+def _report(written: Written, target: Path | None, verbose: bool, posterior: str) -> None:
+    if written.note:
+        click.echo(f"bbans: note: {written.note}", err=True)
+    rate = "" if math.isnan(written.bits_per_dimension) else f", {written.bits_per_dimension:.4f} bits/dim"
+    ratio = written.raw_size / written.size
+    click.echo(f"{target or 'standard output'}: {written.size:,} bytes, ratio {ratio:.2f}{rate}", err=True)
+    if verbose:
+        click.echo(f"model {written.model or 'none'}, posterior {posterior or 'none'}", err=True)
+
+
+def _rows(select: str | None, total: int) -> tuple[int, int]:
+    """The rows that ``START:STOP`` means, either of which may be left out or count from the end."""
+    if select is None:
+        return 0, total
+    start, colon, stop = select.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        first, last, _ = slice(int(start) if start else None, int(stop) if stop else None).indices(total)
+    except ValueError:
+        raise click.BadParameter(f"expected START:STOP, got {select!r}", param_hint="--select") from None
+    return first, max(first, last)
+
+
+def _facts(directory: Directory) -> dict[str, Any]:
+    import numpy as np
+
+    from bbans.container import Method
+    from bbans.reader import parse_dtype
+
+    header = directory.header
+    elements = math.prod(directory.shape)
+    raw = elements * np.dtype(parse_dtype(header)).itemsize
+    model = header.model
+    payload = sum(chunk.length for chunk in directory.chunks)
+    return {
+        "shape": list(directory.shape),
+        "dtype": header.dtype,
+        "model": model.name if model else None,
+        "identity": model.identity.hex() if model else None,
+        "posterior": model.posterior if model else None,
+        "steps": model.steps if model else None,
+        "scale": header.scale,
+        "chunks": len(directory.chunks),
+        "stored_chunks": sum(chunk.method is Method.ZSTANDARD for chunk in directory.chunks),
+        "size": directory.size,
+        "payload": payload,
+        "raw_size": raw,
+        "bits_per_dimension": 8 * directory.size / elements if elements else None,
+        "ratio": raw / directory.size,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""The codec: whole arrays to `.bba` bytes and back, with one model or none."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from bbans import container
+from bbans.ans import core_named
+from bbans.chunk import ChunkCoder
+from bbans.container import Header, Method, ModelReference
+from bbans.errors import ModelError
+from bbans.evaluated import EvaluatedModel
+from bbans.fallback import store, stored_if_smaller
+from bbans.model import Model
+from bbans.portable.engines import engine_named
+from bbans.symbols import check_numeric, count_images, find_scale, from_symbols, to_symbols
+
+CHUNK_PIXELS = 1 << 22
+"""Pixels of a chunk, unless the caller chooses."""
+STORED_CHUNK_BYTES = 1 << 24
+
+Progress = Callable[[int], object]
+"""Called with the number of rows done since the last call."""
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of an array."""
+
+    size: int
+    """Bytes of the file."""
+    elements: int
+    raw_size: int
+    """Bytes of the array."""
+    model: str | None
+    note: str | None
+    """What the user should know: that data was stored through zstandard, and why."""
+
+    @property
+    def bits_per_dimension(self) -> float:
+        """Bits of the whole file for each element of the array."""
+        return 8 * self.size / self.elements if self.elements else math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Codec:
+    """A loaded model, ready to code any number of arrays, from any number of threads.
+
+    >>> import numpy as np, bbans
+    >>> codec = bbans.Codec.of(bbans.load_model("gg-mnist-binary"))
+    >>> images = np.zeros((5, 28, 28), bool)
+    >>> data = codec.compress(images)
+    >>> bool((codec.decompress(data) == images).all())
+    True
+    """
+
+    model: Model | None
+    """None stores everything through zstandard."""
+    posterior: str
+    coder: ChunkCoder | None
+    threads: int
+
+    @staticmethod
+    def of(
+        model: Model | None,
+        *,
+        posterior: str | None = None,
+        engine: str = "auto",
+        device: str = "auto",
+        ans: str = "numpy",
+        threads: int | None = None,
+    ) -> Codec:
+        """A codec for ``model``, with its default posterior unless another one is named.
+
+        ``threads`` is the number of chunks coded at once, as many as there are processors by default. The bytes
+        don't depend on it, nor on ``engine``, ``device`` and ``ans``. Raises :class:`bbans.errors.ModelError` for
+        a posterior that the model lacks, :class:`bbans.errors.CoreError` for an engine or a core that is not there.
+        """
+        threads = threads or os.cpu_count() or 1
+        if model is None:
+            return Codec(None, "", None, threads)
+        posterior = posterior or model.default_posterior
+        evaluated = EvaluatedModel.of(model, posterior, engine_named(engine, device))
+        coder = ChunkCoder(evaluated, core_named(ans), model.image_bits, model.latent_bits)
+        return Codec(model, posterior, coder, threads)
+
+    @property
+    def reference(self) -> ModelReference | None:
+        """How a file names this codec's model."""
+        if self.model is None:
+            return None
+        return ModelReference(self.model.name, self.model.identity(self.posterior), self.posterior, steps=0)
+
+    def compress(self, array: NDArray[Any], chunk_size: int | None = None) -> bytes:
+        """The array as a whole `.bba` file: see :meth:`write`."""
+        file = io.BytesIO()
+        self.write(file, array, chunk_size)
+        return file.getvalue()
+
+    def write(
+        self, file: BinaryIO, array: NDArray[Any], chunk_size: int | None = None, progress: Progress | None = None
+    ) -> Written:
+        """Compress an array of any numeric type and shape to ``file``.
+
+        ``chunk_size`` is the number of rows (entries of the first axis) that are coded together: what a slice of
+        the file costs to read. What the model doesn't fit, or codes worse, is stored through zstandard. Raises
+        :class:`bbans.errors.ArrayError` for arrays that don't hold numbers.
+        """
+        check_numeric(array)
+        scale = self._scale_of(array)
+        reference = None if scale is None else self.reference
+        dtype = array.dtype.str
+        rows = array[None] if array.ndim == 0 else array
+        header = Header(dtype, array.ndim, rows.shape[1:], scale or 1, reference)
+        slices = list(self._slices(rows, scale, chunk_size))
+        stored = 0
+
+        def chunks() -> Iterator[tuple[int, Method, bytes]]:
+            nonlocal stored
+            for part, (method, payload) in zip(slices, self._map(encode, slices), strict=True):
+                if progress is not None:
+                    progress(part.stop - part.start)
+                stored += method is Method.ZSTANDARD
+                yield part.stop - part.start, method, payload
+
+        def encode(part: slice) -> tuple[Method, bytes]:
+            return self._encode(rows[part], scale)
+
+        size = container.write(file, header, chunks())
+        note = None
+        if self.model is not None and scale is None:
+            note = (
+                f"model {self.model.name} does not fit (it takes images of shape {self.model.image_shape} with "
+                f"{self.model.symbols} values); the array was stored through zstandard"
+            )
+        elif self.model is None:
+            note = "no model fits; the array was stored through zstandard"
+        elif stored:
+            note = f"{stored} of {len(slices)} chunks were smaller through zstandard, and were stored so"
+        model = None if reference is None else reference.name
+        return Written(size, array.size, array.nbytes, model, note)
+
+    def decompress(self, data: bytes) -> NDArray[Any]:
+        """The array that a `.bba` file holds, which must have been written with this codec's model or with none."""
+        from bbans.reader import CompressedArray
+
+        with CompressedArray(io.BytesIO(data), self) as compressed:
+            return compressed.read()
+
+    def check(self, reference: ModelReference | None) -> None:
+        """Raise :class:`bbans.errors.ModelError` unless this codec decodes files that name ``reference``."""
+        if reference is not None and reference != self.reference:
+            own = f"{self.model.name} ({self.posterior})" if self.model else "no model"
+            raise ModelError(
+                f"the file was written with model {reference.name}, posterior {reference.posterior}, identity "
+                f"{reference.identity.hex()}; what is loaded is {own}"
+            )
+
+    def decode(self, payload: bytes, rows: int, header: Header) -> NDArray[Any]:
+        """The elements of a bits-back chunk of ``rows`` rows, flattened."""
+        assert self.model is not None and self.coder is not None
+        elements = rows * math.prod(header.row_shape)
+        symbols = self.coder.decode(payload, elements // self.model.pixels)
+        return from_symbols(symbols, header.scale, np.dtype(header.dtype)).ravel()
+
+    def _scale_of(self, array: NDArray[Any]) -> int | None:
+        """How the array's elements become the model's symbols, or None if the model doesn't fit."""
+        if self.model is None or not array.size or count_images(array.shape, self.model.image_shape) is None:
+            return None
+        return find_scale(array, self.model.symbols)
+
+    def _slices(self, rows: NDArray[Any], scale: int | None, chunk_size: int | None) -> Iterator[slice]:
+        """Cut the first axis into chunks of almost equal size."""
+        count = len(rows)
+        row_elements = math.prod(rows.shape[1:])
+        if scale is not None and self.model is not None and row_elements % self.model.pixels:
+            chunk_size = count  # the whole array is one image
+        elif chunk_size is None and scale is not None:
+            chunk_size = CHUNK_PIXELS // row_elements
+        elif chunk_size is None:
+            chunk_size = STORED_CHUNK_BYTES // max(1, row_elements * rows.itemsize)
+        pieces = math.ceil(count / max(1, chunk_size))
+        for piece in range(pieces):
+            yield slice(count * piece // pieces, count * (piece + 1) // pieces)
+
+    def _encode(self, rows: NDArray[Any], scale: int | None) -> tuple[Method, bytes]:
+        data = rows.tobytes()
+        if scale is None or self.model is None or self.coder is None:
+            return Method.ZSTANDARD, store(data)
+        symbols = to_symbols(rows, scale).reshape(-1, self.model.pixels)
+        payload = self.coder.encode(symbols.astype(np.int64))
+        stored = stored_if_smaller(data, payload)
+        return (Method.BITS_BACK, payload) if stored is None else (Method.ZSTANDARD, stored)
+
+    def _map(self, function: Callable[[Argument], Result], arguments: Iterable[Argument]) -> Iterator[Result]:
+        return map_in_order(function, list(arguments), self.threads)
+
+
+def map_in_order(function: Callable[[Argument], Result], arguments: list[Argument], threads: int) -> Iterator[Result]:
+    """``map`` over threads, with a bounded number of results waiting.
+
+    Matrix products are then not spread over threads of their own: that would only make them wait for each other.
+    """
+    threads = min(threads, len(arguments))
+    if threads <= 1:
+        yield from map(function, arguments)
+        return
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool, threadpool_limits(1, user_api="blas"):
+        try:
+            for argument in arguments:
+                waiting.append(pool.submit(function, argument))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,274 @@
+"""The `.bba` format, version 1, and nothing else: see ``docs/format.md``, which this file follows line by line."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import BinaryIO
+
+from bbans.errors import FormatError
+
+MAGIC = b"\x89BBA\r\n\x1a\n"
+"""As in PNG: a byte that is not ASCII, both kinds of line ends, and an end-of-file mark that stops a listing."""
+VERSION = 1
+ONE_ARRAY = 0
+"""The only kind of content so far; others are left for later versions."""
+FOOTER = struct.Struct("<II")
+DIMENSIONS_MAXIMUM = 64
+VARINT_BYTES_MAXIMUM = 9
+
+
+class Method(IntEnum):
+    """How a chunk is coded."""
+
+    ZSTANDARD = 0
+    BITS_BACK = 1
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """Which model, and which posterior of it, a file was coded with."""
+
+    name: str
+    identity: bytes
+    posterior: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known before the first chunk is written."""
+
+    dtype: str
+    """As in NumPy's array protocol: ``|u1``, ``<f4``."""
+    dimensions: int
+    row_shape: tuple[int, ...]
+    """The shape without its first axis."""
+    scale: int
+    """An element is ``scale`` times the model's symbol: 1 or 255."""
+    model: ModelReference | None
+    """None if all chunks are stored through zstandard."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Where some rows of the array lie in the file."""
+
+    rows: int
+    method: Method
+    offset: int
+    length: int
+    checksum: int
+
+
+@dataclass(frozen=True)
+class Directory:
+    """All of a file but its payloads."""
+
+    header: Header
+    chunks: tuple[Chunk, ...]
+    size: int
+    """Bytes of the whole file."""
+    seed: int
+    """The checksum of the header, which those of the chunks start from."""
+
+    @property
+    def rows(self) -> int:
+        """The length of the first axis."""
+        return sum(chunk.rows for chunk in self.chunks)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape."""
+        return (self.rows, *self.header.row_shape) if self.header.dimensions else ()
+
+
+def write(file: BinaryIO, header: Header, chunks: Iterable[tuple[int, Method, bytes]]) -> int:
+    """Write a file from ``(rows, method, payload)`` of each chunk, as they come, and return its size in bytes."""
+    head = _header_bytes(header)
+    seed = zlib.crc32(head)
+    file.write(head + struct.pack("<I", seed))
+    position = len(head) + 4
+    entries = []
+    for number, (rows, method, payload) in enumerate(chunks):
+        file.write(payload)
+        checksum = _chunk_checksum(seed, number, payload)
+        entries.append(_varint(rows) + bytes([method]) + _varint(len(payload)) + struct.pack("<I", checksum))
+        position += len(payload)
+    index = _varint(len(entries)) + b"".join(entries)
+    length = struct.pack("<I", len(index))
+    file.write(index + length + struct.pack("<I", zlib.crc32(index + length, seed)))
+    return position + len(index) + FOOTER.size
+
+
+def read_directory(file: BinaryIO) -> Directory:
+    """Read header and index of a seekable file.
+
+    Raises :class:`bbans.errors.FormatError` for anything that :func:`write` would not have written.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    start = _read(file, len(MAGIC) + 1)
+    _check_magic(start)
+    length = _decode_varint(lambda count: _read(file, count))
+    body = _read(file, min(length, size))
+    (seed,) = struct.unpack("<I", _read(file, 4))
+    end = file.tell()
+    if zlib.crc32(start + _varint(length) + body) != seed:
+        raise FormatError("the header is damaged: its checksum does not match")
+    header = _parse_header(body)
+
+    file.seek(max(size - FOOTER.size, end))
+    index_length, checksum = FOOTER.unpack(_read(file, FOOTER.size))
+    index_start = size - FOOTER.size - index_length
+    if index_start < end:
+        raise FormatError("the index does not fit in the file: the file is truncated or damaged")
+    file.seek(index_start)
+    index = file.read(index_length)
+    if zlib.crc32(index + struct.pack("<I", index_length), seed) != checksum:
+        raise FormatError("the index is damaged, or the file is truncated")
+    chunks = _parse_index(index, end)
+    if (chunks[-1].offset + chunks[-1].length if chunks else end) != index_start:
+        raise FormatError("the chunks don't fill the file between header and index: the file is damaged")
+    if not header.dimensions and sum(chunk.rows for chunk in chunks) != 1:
+        raise FormatError("an array without dimensions has one element: the file is damaged")
+    if header.model is None and any(chunk.method is Method.BITS_BACK for chunk in chunks):
+        raise FormatError("a chunk is coded with a model, and the header names none: the file is damaged")
+    return Directory(header, chunks, size, seed)
+
+
+def read_payload(file: BinaryIO, directory: Directory, number: int) -> bytes:
+    """The payload of one chunk; :class:`bbans.errors.FormatError` if its checksum doesn't match."""
+    chunk = directory.chunks[number]
+    file.seek(chunk.offset)
+    payload = file.read(chunk.length)
+    if _chunk_checksum(directory.seed, number, payload) != chunk.checksum:
+        raise FormatError(f"chunk {number} is damaged: its checksum does not match")
+    return payload
+
+
+def _read(file: BinaryIO, count: int) -> bytes:
+    data = file.read(count)
+    if len(data) != count:
+        raise FormatError("the file is truncated")
+    return data
+
+
+def _chunk_checksum(seed: int, number: int, payload: bytes) -> int:
+    """CRC-32 of a payload, bound to its file's header and its place, so that chunks can't be exchanged."""
+    return zlib.crc32(payload, zlib.crc32(struct.pack("<Q", number), seed))
+
+
+def _header_bytes(header: Header) -> bytes:
+    body = bytes([ONE_ARRAY]) + _string(header.dtype) + bytes([header.dimensions])
+    body += b"".join(_varint(size) for size in header.row_shape) + _varint(header.scale)
+    if header.model is None:
+        body += _string("")
+    else:
+        model = header.model
+        body += _string(model.name) + _string(model.posterior) + _varint(model.steps) + model.identity
+    return MAGIC + bytes([VERSION]) + _varint(len(body)) + body
+
+
+def _check_magic(start: bytes) -> None:
+    if start[: len(MAGIC)] != MAGIC:
+        if start[:4] == MAGIC[:4]:
+            raise FormatError("a .bba file that a transfer in text mode has damaged: its line ends were converted")
+        raise FormatError("not a .bba file: it does not begin with the magic bytes of one")
+    if start[-1] != VERSION:
+        raise FormatError(
+            f"a .bba file of version {start[-1]}; this bbans reads version {VERSION}: a newer bbans is needed"
+        )
+
+
+class _Reader:
+    """Reads the fields of a header or an index, and refuses to read beyond its end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._position = 0
+
+    def take(self, count: int) -> bytes:
+        taken = self._data[self._position : self._position + count]
+        if len(taken) != count:
+            raise FormatError("a field reaches beyond the end of its part: the file is damaged")
+        self._position += count
+        return taken
+
+    def varint(self) -> int:
+        return _decode_varint(self.take)
+
+    def string(self) -> str:
+        try:
+            return self.take(self.take(1)[0]).decode("utf-8")
+        except UnicodeDecodeError:
+            raise FormatError("a name is not UTF-8: the file is damaged") from None
+
+    def finish(self) -> None:
+        if self._position != len(self._data):
+            raise FormatError("bytes are left over after the last field: the file is damaged")
+
+
+def _parse_header(body: bytes) -> Header:
+    reader = _Reader(body)
+    if (kind := reader.take(1)[0]) != ONE_ARRAY:
+        raise FormatError(f"the file holds content of kind {kind}, which this version of bbans can't read")
+    dtype = reader.string()
+    dimensions = reader.take(1)[0]
+    if dimensions > DIMENSIONS_MAXIMUM:
+        raise FormatError(f"an array of {dimensions} dimensions: the file is damaged")
+    row_shape = tuple(reader.varint() for _ in range(dimensions - 1))
+    scale = reader.varint()
+    model = None
+    if name := reader.string():
+        posterior, steps = reader.string(), reader.varint()
+        model = ModelReference(name, reader.take(8), posterior, steps)
+    reader.finish()
+    return Header(dtype, dimensions, row_shape, scale, model)
+
+
+def _parse_index(index: bytes, offset: int) -> tuple[Chunk, ...]:
+    reader = _Reader(index)
+    chunks = []
+    for _ in range(reader.varint()):
+        rows, method, length = reader.varint(), reader.take(1)[0], reader.varint()
+        if method not in set(Method):
+            raise FormatError(f"a chunk is coded by method {method}, which this version of bbans doesn't know")
+        (checksum,) = struct.unpack("<I", reader.take(4))
+        chunks.append(Chunk(rows, Method(method), offset, length, checksum))
+        offset += length
+    reader.finish()
+    return tuple(chunks)
+
+
+def _string(text: str) -> bytes:
+    data = text.encode("utf-8")
+    if len(data) > 255:
+        raise FormatError(f"a name of {len(data)} bytes does not fit in a file: 255 at most")
+    return bytes([len(data)]) + data
+
+
+def _varint(value: int) -> bytes:
+    """LEB128: seven bits a byte, the lowest first, the top bit set on all bytes but the last."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _decode_varint(take: Callable[[int], bytes]) -> int:
+    value = 0
+    for place in range(VARINT_BYTES_MAXIMUM):
+        byte = take(1)[0]
+        value |= (byte & 0x7F) << (7 * place)
+        if byte < 0x80:
+            if byte == 0 and place:
+                raise FormatError("a number is written longer than it needs to be: the file is damaged")
+            return value
+    raise FormatError("a number is too large: the file is damaged")

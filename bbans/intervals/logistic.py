@@ -1,0 +1,104 @@
+"""Pixels of 256 grey levels: a logistic density integrated over each level's bin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbans.intervals.distribution import Integers, Symbols
+from bbans.intervals.location_scale import (
+    FRACTION,
+    GRID_BITS,
+    PRECISION,
+    SCALE_FRACTION,
+    DistributionTable,
+    Signed,
+    bisect,
+    inverse_scales,
+    look_up_inverse_scale,
+)
+from bbans.portable import elementary
+
+LEVELS = 256
+MEAN_FRACTION = 9
+"""Means are multiples of ``2**-MEAN_FRACTION`` grey levels: decoder outputs are in 128 grey levels."""
+MEAN_MAXIMUM = 1024
+LOG_SCALE_MINIMUM, LOG_SCALE_MAXIMUM = -4, 8
+BEYOND = 1 << 26
+"""An outermost edge: further from every mean, in every scale, than the table reaches."""
+TABLE_LIMIT = 18
+GUESS_BITS = 12
+
+_table = cache(lambda: DistributionTable.of(elementary.logistic, TABLE_LIMIT, (1 << PRECISION) - LEVELS))
+_inverse_scales = cache(lambda: inverse_scales(LOG_SCALE_MINIMUM, LOG_SCALE_MAXIMUM))
+
+
+@cache
+def _edges() -> Signed:
+    """Where each level begins, half a level below it; the first and the last bin have no end."""
+    edges = ((2 * np.arange(LEVELS + 1) - 1) << (MEAN_FRACTION - 1)).astype(np.int64)
+    edges[0], edges[-1] = -BEYOND, BEYOND
+    edges.flags.writeable = False
+    return edges
+
+
+@cache
+def _quantiles() -> NDArray[np.float64]:
+    """Standardized quantiles, for guesses only: nothing that is coded depends on them."""
+    values = (np.arange(1 << GUESS_BITS) + 0.5) * (1 << (PRECISION - GUESS_BITS))
+    nodes = _table().nodes
+    grid = np.arange(len(nodes)) / (1 << GRID_BITS) - TABLE_LIMIT
+    standardized: NDArray[np.float64] = np.interp(values, nodes, grid)
+    return standardized * float(1 << (SCALE_FRACTION + MEAN_FRACTION))
+
+
+@dataclass(frozen=True, eq=False)
+class DiscretizedLogistic:
+    """One discretized logistic for each entry of ``mean`` and ``inverse_scale``, int64 ``(n,)``."""
+
+    mean: Signed
+    inverse_scale: Signed
+    precision: int = PRECISION
+
+    @staticmethod
+    def from_outputs(mean: Signed, log_scale: Signed) -> DiscretizedLogistic:
+        """From decoder outputs times ``2**16``: means in 128 grey levels, logs of scales in grey levels."""
+        limit = MEAN_MAXIMUM << MEAN_FRACTION
+        inverse = look_up_inverse_scale(_inverse_scales(), log_scale, LOG_SCALE_MINIMUM)
+        return DiscretizedLogistic(np.clip(mean, -limit, limit), inverse)
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __getitem__(self, block: slice | NDArray[np.intp]) -> DiscretizedLogistic:
+        return DiscretizedLogistic(self.mean[block], self.inverse_scale[block])
+
+    def interval(self, symbols: Symbols) -> tuple[Integers, Integers]:
+        start, stop = self._start(symbols), self._start(symbols + 1)
+        return start.astype(np.uint64), (stop - start).astype(np.uint64)
+
+    def locate(self, values: Integers) -> tuple[Symbols, Integers, Integers]:
+        symbols = self._guess(values)
+        start, frequency = self.interval(symbols)
+        # values below start wrap around to something huge.
+        (wrong,) = np.nonzero(values - start >= frequency)
+        if len(wrong):
+            part = self[wrong]
+            symbols[wrong] = bisect(part._start, values[wrong].astype(np.int64), symbol_bits=8)
+            start[wrong], frequency[wrong] = part.interval(symbols[wrong])
+        return symbols, start, frequency
+
+    def _guess(self, values: Integers) -> Symbols:
+        """A level near each value, from floating point: :meth:`locate` puts wrong ones right."""
+        quantile = _quantiles()[values >> np.uint64(PRECISION - GUESS_BITS)]
+        level = (self.mean + quantile / self.inverse_scale) / float(1 << MEAN_FRACTION)
+        symbols: Symbols = np.clip(np.rint(level), 0, LEVELS - 1).astype(np.int64)
+        return symbols
+
+    def _start(self, symbols: Symbols) -> Signed:
+        """Where intervals start: adding the level itself leaves each a frequency of at least 1."""
+        distance = (_edges()[symbols] - self.mean) * self.inverse_scale
+        return _table()(distance >> (MEAN_FRACTION + SCALE_FRACTION - FRACTION)) + symbols

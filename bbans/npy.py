@@ -1,0 +1,63 @@
+"""Arrays in `.npy` files, where Python objects are refused, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from bbans.errors import ArrayError
+
+
+def read_npy(source: Path | BinaryIO, name: str = "standard input") -> NDArray[Any]:
+    """The array of a `.npy` file: mapped from a path, read from a stream.
+
+    Raises :class:`bbans.errors.ArrayError` if it is no such file, or holds Python objects.
+    """
+    try:
+        if isinstance(source, Path):
+            name = str(source)
+            with source.open("rb") as file:
+                if file.read(len(npy_format.MAGIC_PREFIX)) != npy_format.MAGIC_PREFIX:
+                    raise ArrayError(f"{name} is not a .npy file")
+            try:
+                return npy_format.open_memmap(source, mode="r")
+            except ValueError:  # what can't be mapped: no elements, or Python objects, which the next line refuses
+                return read_npy(io.BytesIO(source.read_bytes()), name)
+        array: NDArray[Any] = npy_format.read_array(source, allow_pickle=False)
+        return array
+    except OSError as error:
+        raise ArrayError(f"cannot read {name}: {error.strerror or error}") from error
+    except (ValueError, EOFError, SyntaxError, TypeError, MemoryError) as error:
+        raise ArrayError(f"{name} is not an array of numbers in .npy format: {error}") from error
+
+
+def write_npy(file: BinaryIO, array: NDArray[Any]) -> None:
+    """Write ``array`` in `.npy` format."""
+    npy_format.write_array(file, array, allow_pickle=False)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of ``path`` when the block ends well, and else leaves nothing behind."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise

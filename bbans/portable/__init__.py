@@ -1,0 +1,12 @@
+"""Networks and functions that give the same numbers on every machine.
+
+Floating-point networks differ between batch sizes, thread counts, instruction sets and devices, and one
+changed frequency breaks a file. The networks here are integers, evaluated as matrix products whose sums stay
+below 2**53, and so are exact in every order of summation, with or without fused multiply-add:
+:mod:`bbans.portable.network` proves that for each layer when a network is made or loaded.
+
+- :mod:`bbans.portable.network`: the integer network, and the proof.
+- :mod:`bbans.portable.engines`: what evaluates it (NumPy, or torch on CPU and CUDA).
+- :mod:`bbans.portable.freeze`: from a trained torch network to an integer one.
+- :mod:`bbans.portable.elementary`: exp, the normal distribution and the logistic function, for tables.
+"""

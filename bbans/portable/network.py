@@ -1,0 +1,93 @@
+"""Networks in integers, and the proof that evaluating them is exact.
+
+A layer computes ``clip((weight @ x + bias) >> shift)`` on integers. Whatever evaluates it, in floating point or
+not, gets the same integers as long as no sum, and no partial sum in any order, leaves the range in which the
+arithmetic is exact. :meth:`Linear.bound` bounds all of them from the weights, and a :class:`Network` can't be
+made if a bound is over 2**53.
+
+Fully connected layers so far; a convolution will be a layer of its own beside :class:`Linear`, evaluated as a
+product over unfolded patches, with the same bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbans.errors import ModelError
+
+FLOAT64_EXACT = 1 << 53
+FLOAT32_EXACT = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """An integer matrix product, a shift, and a clip."""
+
+    weight: NDArray[np.int16]
+    """Shape ``(outputs, inputs)``."""
+    bias: NDArray[np.int64]
+    """Shape ``(outputs,)``, in units of the product; it includes the half that makes the shift round."""
+    shift: int
+    """How many bits the sum is shifted right, rounding down."""
+    minimum: int
+    """Results are clipped to ``minimum .. maximum``; a minimum of 0 is a ReLU."""
+    maximum: int
+
+    def bound(self, input_magnitude: int) -> int:
+        """The largest magnitude that a sum, whole or partial, can have for inputs up to ``input_magnitude``."""
+        rows = np.abs(self.weight.astype(np.int64)).sum(axis=1).tolist()
+        biases = self.bias.tolist()
+        return max(int(row) * input_magnitude + abs(int(bias)) for row, bias in zip(rows, biases, strict=True))
+
+    @property
+    def output_magnitude(self) -> int:
+        """The largest magnitude of a result."""
+        return max(-self.minimum, self.maximum)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Layers, one after the other, on integers up to a known magnitude.
+
+    Raises :class:`bbans.errors.ModelError` if the layers don't fit together or a sum could be inexact.
+    """
+
+    input_magnitude: int
+    layers: tuple[Linear, ...]
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ModelError("a network needs at least one layer")
+        width = self.inputs
+        for index, (layer, bound) in enumerate(zip(self.layers, self.bounds(), strict=True)):
+            if layer.weight.shape[1] != width or layer.bias.shape != layer.weight.shape[:1]:
+                raise ModelError(
+                    f"layer {index}: expected {width} inputs and a bias an output, got weights of shape "
+                    f"{layer.weight.shape} and biases of shape {layer.bias.shape}"
+                )
+            if not 0 <= layer.shift < 53 or layer.minimum > layer.maximum:
+                raise ModelError(
+                    f"layer {index}: a shift of {layer.shift} bits and a range of {layer.minimum} to "
+                    f"{layer.maximum} make no sense"
+                )
+            if bound > FLOAT64_EXACT:
+                raise ModelError(f"layer {index}: sums can reach {bound}, over 2**53, and would not be exact")
+            width = layer.weight.shape[0]
+
+    @property
+    def inputs(self) -> int:
+        """The width of the input."""
+        return int(self.layers[0].weight.shape[1])
+
+    @property
+    def outputs(self) -> int:
+        """The width of the result."""
+        return int(self.layers[-1].weight.shape[0])
+
+    def bounds(self) -> list[int]:
+        """The largest magnitude of a sum in each layer: the proof of exactness."""
+        magnitudes = [self.input_magnitude] + [layer.output_magnitude for layer in self.layers]
+        return [layer.bound(magnitude) for layer, magnitude in zip(self.layers, magnitudes, strict=False)]

@@ -1,0 +1,65 @@
+"""Integer networks as floating-point matrix products in NumPy: exact, by the bounds of the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbans.portable.engines import Evaluate
+from bbans.portable.network import FLOAT32_EXACT, Linear, Network
+
+BLOCK = 512
+"""Images evaluated at once: enough for the matrix product, few enough to stay in cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A layer with its weights in the smallest floating-point type that its bound allows."""
+
+    weight: NDArray[Any]
+    bias: NDArray[Any]
+    scale: float
+    minimum: int
+    maximum: int
+
+    @staticmethod
+    def of(layer: Linear, bound: int) -> Prepared:
+        kind = np.float32 if bound <= FLOAT32_EXACT else np.float64
+        return Prepared(
+            np.ascontiguousarray(layer.weight.T, kind),
+            layer.bias.astype(kind),
+            2.0**-layer.shift,
+            layer.minimum,
+            layer.maximum,
+        )
+
+    def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
+        y: NDArray[Any] = x.astype(self.weight.dtype, copy=False) @ self.weight
+        y += self.bias
+        y *= self.weight.dtype.type(self.scale)  # exact: a power of two
+        np.floor(y, out=y)
+        np.clip(y, self.minimum, self.maximum, out=y)
+        return y
+
+
+class NumpyEngine:
+    """The default :class:`bbans.portable.engines.Engine`."""
+
+    name = "numpy"
+
+    def load(self, network: Network) -> Evaluate:
+        layers = [Prepared.of(*pair) for pair in zip(network.layers, network.bounds(), strict=True)]
+
+        def evaluate(inputs: NDArray[np.int64]) -> NDArray[np.int64]:
+            outputs = np.empty((len(inputs), network.outputs), np.int64)
+            for first in range(0, len(inputs), BLOCK):
+                x: NDArray[Any] = inputs[first : first + BLOCK]
+                for layer in layers:
+                    x = layer(x)
+                outputs[first : first + BLOCK] = x
+            return outputs
+
+        return evaluate

@@ -1,0 +1,78 @@
+"""Arrays as a model sees them: rows of images, each pixel a symbol.
+
+An array fits a model if it is made of images of the model's shape, and its elements are exactly ``scale`` times
+a symbol, bit for bit, in whatever type they come: binary images may be bool, {0, 1} or {0, 255}, in integers or
+in floating point.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbans.errors import ArrayError
+from bbans.intervals.distribution import Symbols
+
+NUMERIC_KINDS = "biufc"
+BLOCK_ELEMENTS = 1 << 22
+
+
+def check_numeric(array: NDArray[Any]) -> None:
+    """Raise :class:`bbans.errors.ArrayError` unless ``array`` holds plain numbers."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in NUMERIC_KINDS:
+        found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise ArrayError(f"expected a NumPy array of booleans, integers, floats or complex numbers, got {found}")
+
+
+def count_images(shape: tuple[int, ...], image_shape: tuple[int, ...]) -> int | None:
+    """How many images of ``image_shape`` an array holds, or None if it isn't made of such images.
+
+    Axes of length 1 in an image don't matter, and an image may be flattened.
+
+    >>> count_images((100, 28, 28), (28, 28)), count_images((100, 784), (28, 28)), count_images((28, 28, 1), (28, 28))
+    (100, 100, 1)
+    >>> count_images((100, 32, 32), (28, 28)) is None
+    True
+    """
+    pixels = math.prod(image_shape)
+    wanted = [size for size in image_shape if size != 1]
+    for leading in range(len(shape)):
+        image = shape[leading:]
+        if math.prod(image) == pixels and (len(image) == 1 or [size for size in image if size != 1] == wanted):
+            return math.prod(shape[:leading])
+    return None
+
+
+def find_scale(array: NDArray[Any], symbols: int) -> int | None:
+    """The ``scale`` with which every element is ``scale`` times a symbol below ``symbols``, or None."""
+    if array.dtype.kind == "c":
+        return None
+    scales = [1, 255] if symbols == 2 else [1]
+    flat = array.reshape(-1)
+    for first in range(0, flat.size, BLOCK_ELEMENTS):
+        block = np.ascontiguousarray(flat[first : first + BLOCK_ELEMENTS])
+        scales = [scale for scale in scales if _fits(block, symbols, scale)]
+        if not scales:
+            return None
+    return scales[0]
+
+
+def to_symbols(array: NDArray[Any], scale: int) -> NDArray[np.uint8]:
+    """Elements divided by ``scale``, for an array that :func:`find_scale` gave it for."""
+    with np.errstate(invalid="ignore"):
+        return array.astype(np.uint8) // np.uint8(scale)
+
+
+def from_symbols(symbols: Symbols | NDArray[np.uint8], scale: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The inverse of :func:`to_symbols`."""
+    return (symbols.astype(np.uint8) * np.uint8(scale)).astype(dtype)
+
+
+def _fits(block: NDArray[Any], symbols: int, scale: int) -> bool:
+    found = to_symbols(block, scale)
+    same = from_symbols(found, scale, block.dtype)
+    # Compared as bytes: -0.0 equals 0.0, and would come back as it.
+    return bool(found.max() < symbols) and same.tobytes() == block.tobytes()

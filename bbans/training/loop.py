@@ -1,0 +1,137 @@
+"""The training loop: joint training of a VAE by its ELBO, keeping the epoch that does best on held-out images."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bbans.errors import RecipeError
+from bbans.nets import VAE, likelihood_named
+from bbans.training.augment import deform
+from bbans.training.recipe import Recipe
+
+EVALUATION_BATCH = 1000
+ACTIVE_NATS = 0.1
+"""A latent with a mean KL term above this is in use."""
+
+
+def build(recipe: Recipe) -> VAE:
+    """The untrained network of a recipe, its weights drawn from the recipe's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return VAE(
+            math.prod(recipe.image_shape),
+            recipe.latents,
+            recipe.hidden,
+            likelihood_named(recipe.likelihood),
+        )
+
+
+def to_symbols(recipe: Recipe, images: Tensor) -> Tensor:
+    """Grey levels 0..255, ``(images, height, width)``, as float pixels ``(images, pixels)`` in the model's alphabet.
+
+    A binary model rounds them: 128 and above become 1.
+    """
+    flat = images.reshape(len(images), -1)
+    if recipe.likelihood == "bernoulli":
+        return (flat > 127.5).float()
+    return flat.round()
+
+
+@torch.no_grad()
+def bits_per_dimension(network: VAE, pixels: Tensor, seed: int = 0) -> float:
+    """Negative one-sample ELBO over ``pixels`` ``(images, pixels)``, in bits per dimension."""
+    generator = torch.Generator().manual_seed(seed)
+    total = 0.0
+    for batch in torch.split(pixels, EVALUATION_BATCH):
+        total += float(network.elbo(batch, generator).sum())
+    return -total / math.log(2) / pixels.numel()
+
+
+def batches(recipe: Recipe, images: Tensor, epoch: int) -> Iterator[Tensor]:
+    """One epoch of shuffled, partly deformed batches; a function of the recipe and the epoch's number alone."""
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+    plain = epoch >= recipe.epochs - recipe.plain_epochs
+    deformed = 0 if plain else round(recipe.augmented_share * recipe.batch_size)
+    order = torch.randperm(len(images), generator=generator)
+    for chosen in torch.split(order, recipe.batch_size):
+        batch = images[chosen].float()
+        if deformed:
+            batch[:deformed] = deform(batch[:deformed], generator)
+        yield to_symbols(recipe, batch)
+
+
+def learning_rate(recipe: Recipe, progress: float) -> float:
+    """The schedule, ``progress`` running from 0 to 1."""
+    warm_up = 0.01
+    if progress < warm_up:
+        return recipe.learning_rate * progress / warm_up
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+def average_into(average: nn.Module, current: nn.Module, decay: float) -> None:
+    """Move ``average`` towards ``current``: the exponential moving average of the weights."""
+    with torch.no_grad():
+        for kept, new in zip(average.parameters(), current.parameters(), strict=True):
+            kept.lerp_(new, 1 - decay)
+
+
+def train(recipe: Recipe, images: NDArray[np.uint8], log: Path | None = None, quiet: bool = False) -> VAE:
+    """Train on grey images ``(images, *image_shape)`` and return the averaged network of the best epoch.
+
+    A line of JSON an epoch goes to ``log``: the rates, in bits per dimension, of training (one noisy sample)
+    and of the held-out images, and how many latents are in use. Raises :class:`bbans.errors.RecipeError` if the
+    images are not of the recipe's shape.
+    """
+    if images.shape[1:] != recipe.image_shape or images.dtype != np.uint8:
+        raise RecipeError(
+            f"recipe {recipe.name} trains on uint8 images of shape {recipe.image_shape}, got an array of "
+            f"{images.dtype} with shape {images.shape}"
+        )
+    data = torch.from_numpy(images)
+    held_out = to_symbols(recipe, data[len(data) - recipe.validation_images :].float())
+    data = data[: len(data) - recipe.validation_images]
+    network = build(recipe)
+    average = copy.deepcopy(network)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=recipe.weight_decay)
+    steps = recipe.epochs * math.ceil(len(data) / recipe.batch_size)
+    step = 0
+    best, best_rate = copy.deepcopy(average), math.inf
+    noise = torch.Generator().manual_seed(recipe.seed)
+    progress = tqdm(range(recipe.epochs), desc=recipe.name, unit="epoch", disable=quiet)
+    for epoch in progress:
+        total, kl_sum = 0.0, torch.zeros(recipe.latents)
+        for pixels in batches(recipe, data, epoch):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(recipe, step / steps)
+            log_likelihood, kl = network.terms(pixels, noise)
+            warmth = min(1.0, epoch / recipe.annealing_epochs) if recipe.annealing_epochs else 1.0
+            loss = (warmth * kl.sum(1) - log_likelihood).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), 200.0)
+            optimizer.step()
+            step += 1
+            average_into(average, network, min(recipe.averaging, (1 + step) / (10 + step)))
+            total += float((kl.detach().sum(1) - log_likelihood.detach()).sum())
+            kl_sum += kl.detach().sum(0)
+        rate = bits_per_dimension(average, held_out)
+        train_rate = total / len(data) / network.pixels / math.log(2)
+        if rate < best_rate:
+            best, best_rate = copy.deepcopy(average), rate
+        progress.set_postfix(train=f"{train_rate:.4f}", held_out=f"{rate:.4f}", best=f"{best_rate:.4f}")
+        if log is not None:
+            with log.open("a", encoding="utf-8") as file:
+                active = int((kl_sum / len(data) > ACTIVE_NATS).sum())
+                line = {"epoch": epoch, "train": train_rate, "held_out": rate, "active_latents": active}
+                file.write(json.dumps(line) + "\n")
+    return best.eval()
