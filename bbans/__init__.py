@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bbans.model import Model, load_model, shipped_models
     from bbans.reader import CompressedArray
     from bbans.reader import open_array as open
+    from bbans.sampling import sample_images
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,7 @@ __all__ = [
     "decompress",
     "load_model",
     "open",
+    "sample_images",
     "shipped_models",
 ]
 
@@ -66,6 +68,7 @@ _HOMES = {
     ),
     "bbans.model": ("Model", "load_model", "shipped_models"),
     "bbans.reader": ("CompressedArray",),
+    "bbans.sampling": ("sample_images",),
 }
 
 

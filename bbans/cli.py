@@ -223,6 +223,24 @@ def info(source: str, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("model")
+@click.option("-n", "--images", type=click.IntRange(1), default=100, show_default=True, help="How many images.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="OUT", help="A .npy file.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite OUT.")
+@reports_errors
+def sample(model: str, images: int, seed: int, output: Path, force: bool) -> None:
+    """Draw images from MODEL, a name or a path: what it makes of random bits."""
+    from bbans.model import load_model
+    from bbans.npy import write_npy
+    from bbans.sampling import sample_images
+
+    target = _target(output, False, force)
+    with _opened(target) as file:
+        write_npy(file, sample_images(load_model(model), images, seed))
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
 @reports_errors
 def models(as_json: bool) -> None:

@@ -23,7 +23,7 @@ from bbans.errors import ModelError
 from bbans.evaluated import EvaluatedModel
 from bbans.fallback import store, stored_if_smaller
 from bbans.model import Model
-from bbans.portable.engines import engine_named
+from bbans.portable.engines import Engine, engine_named
 from bbans.symbols import check_numeric, count_images, find_scale, from_symbols, to_symbols
 
 CHUNK_PIXELS = 1 << 22
@@ -78,7 +78,7 @@ class Codec:
         model: Model | None,
         *,
         posterior: str | None = None,
-        engine: str = "auto",
+        engine: str | Engine = "auto",
         device: str = "auto",
         ans: str = "numpy",
         threads: int | None = None,
@@ -93,7 +93,9 @@ class Codec:
         if model is None:
             return Codec(None, "", None, threads)
         posterior = posterior or model.default_posterior
-        evaluated = EvaluatedModel.of(model, posterior, engine_named(engine, device))
+        if isinstance(engine, str):
+            engine = engine_named(engine, device)
+        evaluated = EvaluatedModel.of(model, posterior, engine)
         coder = ChunkCoder(evaluated, core_named(ans), model.image_bits, model.latent_bits)
         return Codec(model, posterior, coder, threads)
 

@@ -27,7 +27,10 @@ def stored_if_smaller(data: bytes, payload: bytes) -> bytes | None:
 
 
 def restore(payload: bytes, length: int) -> bytes:
-    """The ``length`` bytes that :func:`store` was given; :class:`bbans.errors.FormatError` if they are not that many."""
+    """The ``length`` bytes that :func:`store` was given.
+
+    Raises :class:`bbans.errors.FormatError` if they are not that many, or damaged.
+    """
     try:
         if zstandard.frame_content_size(payload) != length:
             raise FormatError(f"a stored chunk should hold {length} bytes and says otherwise: the file is damaged")

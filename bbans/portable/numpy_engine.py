@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 from bbans.portable.engines import Evaluate
 from bbans.portable.network import FLOAT32_EXACT, Linear, Network
 
-BLOCK = 512
-"""Images evaluated at once: enough for the matrix product, few enough to stay in cache."""
-
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -45,21 +42,24 @@ class Prepared:
         return y
 
 
+@dataclass(frozen=True)
 class NumpyEngine:
     """The default :class:`bbans.portable.engines.Engine`."""
 
-    name = "numpy"
+    block: int = 512
+    """Images evaluated at once: enough for the matrix product, few enough to stay in cache."""
+    name: str = "numpy"
 
     def load(self, network: Network) -> Evaluate:
         layers = [Prepared.of(*pair) for pair in zip(network.layers, network.bounds(), strict=True)]
 
         def evaluate(inputs: NDArray[np.int64]) -> NDArray[np.int64]:
             outputs = np.empty((len(inputs), network.outputs), np.int64)
-            for first in range(0, len(inputs), BLOCK):
-                x: NDArray[Any] = inputs[first : first + BLOCK]
+            for first in range(0, len(inputs), self.block):
+                x: NDArray[Any] = inputs[first : first + self.block]
                 for layer in layers:
                     x = layer(x)
-                outputs[first : first + BLOCK] = x
+                outputs[first : first + self.block] = x
             return outputs
 
         return evaluate

@@ -10,9 +10,6 @@ from bbans.errors import CoreError
 from bbans.portable.engines import DEVICE_NAMES, Evaluate
 from bbans.portable.network import Network
 
-BLOCK = 4096
-"""Images evaluated at once, to bound the memory of the device."""
-
 
 class TorchEngine:
     """An :class:`bbans.portable.engines.Engine` on torch.
@@ -22,11 +19,13 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, device: str = "auto") -> None:
+    def __init__(self, device: str = "auto", block: int = 4096) -> None:
+        """``block`` images are evaluated at once, to bound the memory of the device."""
         if device not in DEVICE_NAMES:
             raise CoreError(f"there is no device {device!r}; expected one of: {', '.join(DEVICE_NAMES)}")
         if device == "cuda" and not torch.cuda.is_available():
             raise CoreError("torch sees no CUDA device; use --device cpu or auto")
+        self.block = block
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
     def load(self, network: Network) -> Evaluate:
@@ -44,15 +43,15 @@ class TorchEngine:
         @torch.inference_mode()
         def evaluate(inputs: NDArray[np.int64]) -> NDArray[np.int64]:
             outputs = np.empty((len(inputs), network.outputs), np.int64)
-            for first in range(0, len(inputs), BLOCK):
-                x = torch.tensor(inputs[first : first + BLOCK], dtype=torch.float64, device=self.device)
+            for first in range(0, len(inputs), self.block):
+                x = torch.tensor(inputs[first : first + self.block], dtype=torch.float64, device=self.device)
                 for weight, bias, scale, minimum, maximum in layers:
                     # Separate operations: each is exact, or rounds a multiple of a power of two down.
                     x = x @ weight
                     x += bias
                     x *= scale
                     x = x.floor_().clamp_(minimum, maximum)
-                outputs[first : first + BLOCK] = x.to(torch.int64).cpu().numpy()
+                outputs[first : first + self.block] = x.to(torch.int64).cpu().numpy()
             return outputs
 
         return evaluate
