@@ -35,7 +35,9 @@ def read_npy(source: Path | BinaryIO, name: str = "standard input") -> NDArray[A
         return array
     except OSError as error:
         raise ArrayError(f"cannot read {name}: {error.strerror or error}") from error
-    except (ValueError, EOFError, SyntaxError, TypeError, MemoryError) as error:
+    except ArrayError:
+        raise
+    except Exception as error:  # NumPy's parser of headers lets errors of many kinds through
         raise ArrayError(f"{name} is not an array of numbers in .npy format: {error}") from error
 
 

@@ -62,7 +62,7 @@ class Network:
         if not self.layers:
             raise ModelError("a network needs at least one layer")
         width = self.inputs
-        for index, (layer, bound) in enumerate(zip(self.layers, self.bounds(), strict=True)):
+        for index, layer in enumerate(self.layers):
             if layer.weight.shape[1] != width or layer.bias.shape != layer.weight.shape[:1]:
                 raise ModelError(
                     f"layer {index}: expected {width} inputs and a bias an output, got weights of shape "
@@ -73,9 +73,10 @@ class Network:
                     f"layer {index}: a shift of {layer.shift} bits and a range of {layer.minimum} to "
                     f"{layer.maximum} make no sense"
                 )
+            width = layer.weight.shape[0]
+        for index, bound in enumerate(self.bounds()):
             if bound > FLOAT64_EXACT:
                 raise ModelError(f"layer {index}: sums can reach {bound}, over 2**53, and would not be exact")
-            width = layer.weight.shape[0]
 
     @property
     def inputs(self) -> int:

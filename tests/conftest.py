@@ -1,0 +1,55 @@
+"""A small model, made here, that every test can afford."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from numpy.typing import NDArray
+
+from bbans.model import Model, save_model
+from bbans.training.export import export
+from bbans.training.loop import build
+from bbans.training.recipe import Recipe
+
+settings.register_profile("bbans", deadline=None, max_examples=50)
+settings.load_profile("bbans")
+
+SHAPE = (5, 4)
+
+
+def tiny_model(likelihood: str) -> Model:
+    """An untrained model of 5 x 4 pixels and 3 latents."""
+    recipe = Recipe("tiny", SHAPE, likelihood, latents=3, hidden=(12, 9), latent_precision=8, epochs=1, seed=7)
+    network = build(recipe)
+    generator = torch.Generator().manual_seed(7)
+    pixels = torch.randint(0, network.likelihood.symbols, (200, 20), generator=generator).float()
+    return export(network, recipe, pixels)
+
+
+@pytest.fixture(scope="session", params=["bernoulli", "discretized-logistic"])
+def model(request: pytest.FixtureRequest) -> Model:
+    """The small model, once for each likelihood."""
+    return tiny_model(request.param)
+
+
+@pytest.fixture(scope="session")
+def binary_model() -> Model:
+    return tiny_model("bernoulli")
+
+
+@pytest.fixture(scope="session")
+def model_folder(binary_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small binary model, saved."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    save_model(binary_model, folder / "model.safetensors")
+    return folder
+
+
+def random_images(model: Model, count: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Noise: nothing that any model likes."""
+    return np.random.default_rng(seed).integers(0, model.symbols, (count, *model.image_shape), dtype=np.uint8)

@@ -1,0 +1,127 @@
+"""Distributions: intervals tile the range, searching finds them, and they agree with what training sees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from bbans import nets
+from bbans.ans import core_named
+from bbans.errors import ImpossibleSymbol
+from bbans.intervals import Bernoulli, DiscretizedLogistic, Distribution, GaussianBins, PriorBins, Uniform, pop, push
+from bbans.portable import elementary
+
+OUTPUTS = st.integers(-(1 << 24), 1 << 24)
+"""What a network can put out: multiples of 2**-16 up to 256."""
+BITS = 7
+
+
+def network_outputs(count: int) -> st.SearchStrategy[np.ndarray]:
+    return arrays(np.int64, count, elements=OUTPUTS)
+
+
+def make(kind: str, first: np.ndarray, second: np.ndarray) -> tuple[Distribution, int]:
+    """A distribution from raw network outputs, and how many symbols it has."""
+    if kind == "uniform":
+        return Uniform(len(first), BITS), 1 << BITS
+    if kind == "bernoulli":
+        return Bernoulli.from_logits(first), 2
+    if kind == "logistic":
+        return DiscretizedLogistic.from_outputs(first, second), 256
+    return GaussianBins.from_outputs(PriorBins.of(BITS), first, second), 1 << BITS
+
+
+@pytest.mark.parametrize("kind", ["uniform", "bernoulli", "logistic"])
+@given(first=network_outputs(1), second=network_outputs(1))
+def test_intervals_tile_the_range(kind: str, first: np.ndarray, second: np.ndarray) -> None:
+    distribution, symbols = make(kind, np.repeat(first, 256), np.repeat(second, 256))
+    start, frequency = distribution[:symbols].interval(np.arange(symbols))
+    assert start[0] == 0
+    assert (frequency >= 1).all()
+    assert (start[1:] == start[:-1] + frequency[:-1]).all()
+    assert start[-1] + frequency[-1] == 1 << distribution.precision
+
+
+@pytest.mark.parametrize("kind", ["uniform", "bernoulli", "logistic", "gaussian"])
+@given(first=network_outputs(9), second=network_outputs(9), seed=st.integers(0, 1 << 32))
+def test_every_value_is_located_in_its_interval(kind: str, first: np.ndarray, second: np.ndarray, seed: int) -> None:
+    distribution, symbols = make(kind, first, second)
+    values = np.random.default_rng(seed).integers(0, 1 << distribution.precision, 9).astype(np.uint64)
+    values[0], values[1] = 0, (1 << distribution.precision) - 1
+    located, start, frequency = distribution.locate(values)
+    assert (located >= 0).all() and (located < symbols).all()
+    assert (start <= values).all() and (values < start + frequency).all()
+    again = distribution.interval(located)
+    assert (again[0] == start).all() and (again[1] == frequency).all()
+
+
+@pytest.mark.parametrize("kind", ["uniform", "bernoulli", "logistic", "gaussian"])
+@given(first=network_outputs(23), second=network_outputs(23), lanes=st.integers(1, 30), seed=st.integers(0, 1 << 32))
+def test_pop_and_push_are_inverse(kind: str, first: np.ndarray, second: np.ndarray, lanes: int, seed: int) -> None:
+    distribution, _ = make(kind, first, second)
+    words = np.random.default_rng(seed).integers(0, 1 << 32, 200, dtype=np.uint32)
+    words[:lanes] = HIGH_WORD
+    stack = core_named().from_words(words, lanes)
+    symbols = pop(stack, distribution)
+    push(stack, distribution, symbols)
+    assert (stack.to_words() == words).all()
+    push(stack, distribution, symbols)
+    assert (pop(stack, distribution) == symbols).all()
+    assert (stack.to_words() == words).all()
+
+
+HIGH_WORD = 0x40000000
+
+
+def test_bernoulli_agrees_with_training() -> None:
+    logits = np.linspace(-9, 9, 1001)
+    pixels = np.arange(1001) % 2
+    frequency = Bernoulli.from_logits(np.rint(logits * 65536).astype(np.int64)).interval(pixels)[1]
+    trained = nets.Bernoulli().log_prob(torch.tensor(logits[None]), torch.tensor(pixels[None]).double())[0].numpy()
+    np.testing.assert_allclose(np.log(frequency / 2.0**20), trained, atol=0.01)
+
+
+def test_logistic_agrees_with_training() -> None:
+    rng = np.random.default_rng(0)
+    mean, log_scale = rng.uniform(-0.2, 2.2, 5000), rng.uniform(-2, 4, 5000)
+    scale = np.exp(log_scale)
+    pixels = np.clip(np.rint(128 * mean + scale * rng.logistic(size=5000)), 0, 255)
+    coded = DiscretizedLogistic.from_outputs(
+        np.rint(mean * 65536).astype(np.int64), np.rint(log_scale * 65536).astype(np.int64)
+    )
+    frequency = coded.interval(pixels.astype(np.int64))[1]
+    outputs = torch.tensor(np.concatenate([mean, log_scale])[None])
+    trained = nets.DiscretizedLogistic().log_prob(outputs, torch.tensor(pixels[None]))[0].numpy()
+    np.testing.assert_allclose(np.log(frequency / 2.0**24), trained, atol=0.02)
+
+
+def test_gaussian_bins_agree_with_the_normal_distribution() -> None:
+    bins = PriorBins.of(8)
+    mean, deviation = 0.4, 0.3
+    distribution = GaussianBins.from_outputs(
+        bins, np.full(256, round(mean * 65536)), np.full(256, round(np.log(deviation) * 65536))
+    )
+    edges = elementary.normal_quantile(np.arange(1, 256) / 256)
+    cumulative = elementary.normal_cdf((edges - mean) / deviation)
+    mass = np.diff(cumulative, prepend=0.0, append=1.0)
+    likely = np.flatnonzero(mass > 1e-4)
+    frequency = distribution[likely].interval(likely)[1]  # type: ignore[index]
+    np.testing.assert_allclose(frequency / 2.0**24, mass[likely], rtol=0.02)
+
+
+def test_prior_bins_have_equal_mass() -> None:
+    bins = PriorBins.of(10)
+    inner = bins.edges[1:-1] / 65536
+    np.testing.assert_allclose(elementary.normal_cdf(inner), np.arange(1, 1024) / 1024, atol=1e-5)
+    assert (bins.centres == -bins.centres[::-1]).all()
+
+
+def test_a_bin_without_frequency_is_refused() -> None:
+    """Only a damaged file asks for one; dividing by its frequency would not end well."""
+    narrow = GaussianBins.from_outputs(PriorBins.of(8), np.array([0]), np.array([-5 << 16]))
+    with pytest.raises(ImpossibleSymbol):
+        narrow.interval(np.array([255]))

@@ -1,0 +1,103 @@
+"""Recipes and the training loop, on data made here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import bbans
+from bbans.errors import RecipeError
+from bbans.training.augment import deform
+from bbans.training.export import export
+from bbans.training.loop import bits_per_dimension, learning_rate, to_symbols, train
+from bbans.training.recipe import Recipe, load_recipe
+
+RECIPE = Recipe(
+    "blobs", (8, 8), "bernoulli", latents=2, hidden=(32,), latent_precision=10, epochs=8, batch_size=50,
+    learning_rate=5e-3, averaging=0.9, validation_images=200, annealing_epochs=2, augmented_share=0.2,
+)  # fmt: skip
+MODELS = Path(__file__).parent.parent / "models"
+
+
+def blobs(count: int, seed: int) -> np.ndarray:
+    """Grey images of one bright square each, anywhere."""
+    rng = np.random.default_rng(seed)
+    images = np.zeros((count, 8, 8), np.uint8)
+    for image, row, column in zip(images, rng.integers(0, 6, count), rng.integers(0, 6, count), strict=True):
+        image[row : row + 3, column : column + 3] = rng.integers(140, 256)
+    return images
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "discretized-logistic"])
+def test_a_trained_model_compresses_new_images(likelihood: str, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, likelihood=likelihood)
+    log = tmp_path / "log.jsonl"
+    network = train(recipe, blobs(2000, seed=0), log, quiet=True)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(lines) == 8 and lines[-1]["held_out"] < 0.8 * lines[0]["held_out"]
+
+    grey = blobs(1000, seed=1)
+    pixels = to_symbols(recipe, torch.from_numpy(grey).float())
+    model = export(network, recipe, pixels)
+    coder = bbans.Codec.of(model).coder
+    assert coder is not None
+    payload = coder.encode(pixels.numpy().astype(np.int64))
+    assert (coder.decode(payload, 1000) == pixels.numpy()).all()
+    assert 8 * len(payload) / pixels.numel() == pytest.approx(bits_per_dimension(network, pixels), rel=0.05)
+
+
+def test_training_is_reproducible() -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=2)
+    first, second = (train(recipe, blobs(500, seed=0), quiet=True) for _ in range(2))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_deforming_keeps_images_recognizable() -> None:
+    images = torch.from_numpy(blobs(50, seed=0)).float()
+    deformed = deform(images, torch.Generator().manual_seed(0))
+    assert deformed.shape == images.shape
+    assert not torch.equal(deformed, images)
+    same = torch.nn.functional.cosine_similarity(deformed.flatten(1), images.flatten(1))
+    assert float(same.mean()) > 0.7
+
+
+def test_schedule_rises_and_falls() -> None:
+    rates = [learning_rate(RECIPE, progress / 1000) for progress in range(1001)]
+    assert rates[0] == 0 and rates[-1] == pytest.approx(0, abs=1e-9)
+    assert max(rates) == pytest.approx(RECIPE.learning_rate)
+
+
+@pytest.mark.parametrize("name", ["gg-mnist", "gg-mnist-binary"])
+def test_recipes_of_shipped_models_are_those_of_the_paper(name: str) -> None:
+    recipe = load_recipe(MODELS / name / "recipe.toml")
+    assert recipe.name == name
+    assert (recipe.latents, recipe.hidden) == (10, (500, 500, 500))
+    model = bbans.load_model(name)
+    assert model.latents == recipe.latents and model.likelihood == recipe.likelihood
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("name = ", "cannot read the recipe"),
+        ("nmae = 'x'", "unknown key 'nmae'"),
+        ("name = 'x'", "missing"),
+        ("latents = 'ten'", "latents is 'ten'; expected a value of type int"),
+    ],
+)
+def test_wrong_recipes_are_refused(tmp_path: Path, text: str, match: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=match):
+        load_recipe(path)
+
+
+def test_data_of_another_shape_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"trains on uint8 images of shape \(8, 8\), got .* \(5, 4, 4\)"):
+        train(RECIPE, np.zeros((5, 4, 4), np.uint8), quiet=True)
