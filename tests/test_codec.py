@@ -162,7 +162,7 @@ def test_a_file_needs_its_own_model(binary_model: Model, tmp_path: Path) -> None
     data = Codec.of(binary_model).compress(bbans.sample_images(binary_model, 5))
     with pytest.raises(bbans.ModelError, match="the file needs model tiny: there is no model 'tiny'"):
         bbans.decompress(data)
-    with pytest.raises(bbans.ModelError, match="written with model tiny.* what is loaded is tiny"):
+    with pytest.raises(bbans.ModelError, match=r"written with model tiny.* what is loaded is tiny"):
         bbans.decompress(data, model=tiny_model("discretized-logistic"))
     save_model(binary_model, tmp_path / "model.safetensors")
     assert bbans.decompress(data, model=tmp_path).shape == (5, 5, 4)

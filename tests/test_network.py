@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ def random_network(seed: int, magnitude: int = 255) -> Network:
     rng = np.random.default_rng(seed)
     widths = [20, 30, 11]
     layers = []
-    for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+    for index, (before, after) in enumerate(pairwise(widths)):
         weight = rng.integers(-32767, 32768, (after, before)).astype(np.int16)
         bias = rng.integers(-(1 << 40), 1 << 40, after)
         minimum, maximum = (0, 65535) if index == 0 else (-(1 << 24), 1 << 24)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 import bbans
+from bbans.cli import main
 from bbans.errors import RecipeError
 from bbans.training.augment import deform
 from bbans.training.export import export
@@ -98,6 +101,22 @@ def test_wrong_recipes_are_refused(tmp_path: Path, text: str, match: str) -> Non
         load_recipe(path)
 
 
+def test_train_from_the_command_line(tmp_path: Path) -> None:
+    """One command makes a model that codes; the rates it prints are those of the frozen model."""
+    (tmp_path / "recipe.toml").write_text(
+        "name = 'blobs'\nimage_shape = [8, 8]\nlikelihood = 'bernoulli'\nlatents = 2\nhidden = [16]\n"
+        "latent_precision = 10\nepochs = 2\nvalidation_images = 100\n"
+    )
+    np.save(tmp_path / "images.npy", blobs(400, seed=0))
+    arguments = ["train", tmp_path / "images.npy", "--recipe", tmp_path / "recipe.toml", "-o", tmp_path / "out"]
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"out: 0\.\d{4} bits/dim on held-out images frozen, 0\.\d{4} before", result.stderr)
+    assert bbans.load_model(tmp_path / "out").image_shape == (8, 8)
+
+
 def test_data_of_another_shape_is_refused() -> None:
+    with pytest.raises(RecipeError, match="holds out 200 images, got 10 in all"):
+        train(RECIPE, blobs(10, seed=0), quiet=True)
     with pytest.raises(RecipeError, match=r"trains on uint8 images of shape \(8, 8\), got .* \(5, 4, 4\)"):
         train(RECIPE, np.zeros((5, 4, 4), np.uint8), quiet=True)

@@ -47,6 +47,27 @@ def to_symbols(recipe: Recipe, images: Tensor) -> Tensor:
     return flat.round()
 
 
+def check_images(recipe: Recipe, images: NDArray[np.uint8]) -> None:
+    """Raise :class:`bbans.errors.RecipeError` unless ``images`` are what the recipe trains on, and enough."""
+    if images.shape[1:] != recipe.image_shape or images.dtype != np.uint8:
+        raise RecipeError(
+            f"recipe {recipe.name} trains on uint8 images of shape {recipe.image_shape}, got an array of "
+            f"{images.dtype} with shape {images.shape}"
+        )
+    if len(images) <= recipe.validation_images:
+        raise RecipeError(
+            f"recipe {recipe.name} holds out {recipe.validation_images} images, got {len(images)} in all; lower "
+            f"validation_images"
+        )
+
+
+def split(recipe: Recipe, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    """Training images as they come, uint8, and held-out images as float pixels in the model's alphabet."""
+    data = torch.tensor(images)
+    training = len(data) - recipe.validation_images
+    return data[:training], to_symbols(recipe, data[training:].float())
+
+
 @torch.no_grad()
 def bits_per_dimension(network: VAE, pixels: Tensor, seed: int = 0) -> float:
     """Negative one-sample ELBO over ``pixels`` ``(images, pixels)``, in bits per dimension."""
@@ -92,14 +113,8 @@ def train(recipe: Recipe, images: NDArray[np.uint8], log: Path | None = None, qu
     and of the held-out images, and how many latents are in use. Raises :class:`bbans.errors.RecipeError` if the
     images are not of the recipe's shape.
     """
-    if images.shape[1:] != recipe.image_shape or images.dtype != np.uint8:
-        raise RecipeError(
-            f"recipe {recipe.name} trains on uint8 images of shape {recipe.image_shape}, got an array of "
-            f"{images.dtype} with shape {images.shape}"
-        )
-    data = torch.from_numpy(images)
-    held_out = to_symbols(recipe, data[len(data) - recipe.validation_images :].float())
-    data = data[: len(data) - recipe.validation_images]
+    check_images(recipe, images)
+    data, held_out = split(recipe, images)
     network = build(recipe)
     average = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=recipe.weight_decay)
