@@ -25,7 +25,8 @@ from bbans.intervals.distribution import Symbols
 
 BATCH_MAXIMUM = 512
 LANES_MAXIMUM = 4096
-HEAD_BITS = 64
+HEAD_BITS = 52
+"""What a head holds on average, rounded up."""
 CHECKSUM_WORDS = 2
 FIRST_WORDS = 1024
 """More than the first image can need; those that were not touched are not stored."""
@@ -46,17 +47,17 @@ def schedule(images: int, image_bits: int, latent_bits: int) -> list[Batch]:
     """How a chunk is cut into batches. Part of the format: encoder and decoder both compute it.
 
     ``image_bits`` is about what the stack gains by an image, ``latent_bits`` what an image borrows meanwhile.
-    Heads may hold a quarter of the bits that the stack is expected to hold, and a batch may borrow four fifths
-    of the rest.
+    Heads may hold half of the bits that the stack is expected to hold, and a batch may borrow four fifths of
+    the rest.
 
     >>> [batch.images for batch in schedule(100, image_bits=136, latent_bits=95)]
-    [1, 1, 1, 2, 5, 10, 22, 46, 12]
+    [1, 1, 1, 2, 3, 5, 7, 15, 26, 39]
     """
     batches = []
     coded, lanes = 0, 1
     while coded < images:
         held = coded * image_bits
-        while lanes < LANES_MAXIMUM and 4 * HEAD_BITS * (2 * lanes) <= held:
+        while lanes < LANES_MAXIMUM and 2 * HEAD_BITS * (2 * lanes) <= held:
             lanes *= 2
         size = (held - HEAD_BITS * lanes) * 4 // 5 // latent_bits
         size = min(max(size, 1), BATCH_MAXIMUM, images - coded)

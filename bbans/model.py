@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from bbans.errors import ModelError
 from bbans.portable.network import Linear, Network
@@ -113,7 +113,7 @@ def save_model(model: Model, path: Path) -> None:
         for index, layer in enumerate(network.layers):
             tensors[f"{prefix}.{index}.weight"] = layer.weight
             tensors[f"{prefix}.{index}.bias"] = layer.bias
-    save_file(tensors, path, {"bbans": json.dumps(_describe(model), sort_keys=False)})
+    path.write_bytes(save(tensors, {"bbans": json.dumps(_describe(model))}))
 
 
 def read_model(path: Path) -> Model:

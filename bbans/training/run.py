@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from bbans.ans import core_named
@@ -45,7 +45,7 @@ def run(recipe: Recipe, images: NDArray[np.uint8], folder: Path, quiet: bool = F
     folder.mkdir(parents=True, exist_ok=True)
     (folder / LOG_NAME).unlink(missing_ok=True)
     network = train(recipe, images, folder / LOG_NAME, quiet)
-    save_file(network.state_dict(), folder / NETWORK_NAME)
+    (folder / NETWORK_NAME).write_bytes(save(network.state_dict()))
     return freeze_run(recipe, network, split(recipe, images)[1], folder)
 
 

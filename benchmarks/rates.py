@@ -1,0 +1,75 @@
+"""Rates of whole files, every byte counted, against the ELBO of the network before and after freezing.
+
+python benchmarks/rates.py DATA
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from data import MODELS, save, test_images
+from PIL import Image
+from safetensors.torch import load_file
+
+import bbans
+from bbans.training.loop import bits_per_dimension, build
+from bbans.training.recipe import load_recipe
+from bbans.training.run import NETWORK_NAME, frozen_bits_per_dimension
+
+COUNTS = (0, 1, 2, 3, 17, 1000, 10000)
+SAMPLES = 5
+
+
+def png_size(image: np.ndarray) -> int:
+    """Bytes of one image as an optimized PNG."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", optimize=True)
+    return len(file.getvalue())
+
+
+def measure(name: str, folder: Path) -> dict[str, object]:
+    """All the rates of one model."""
+    path = bbans.shipped_models()[name]
+    model = bbans.load_model(name)
+    images = test_images(folder, name)
+    recipe = load_recipe(path / "recipe.toml")
+    network = None
+    if (path / NETWORK_NAME).exists():
+        network = build(recipe)
+        network.load_state_dict(load_file(path / NETWORK_NAME))
+    files = []
+    for count in COUNTS:
+        part = images[:count]
+        data = bbans.Codec.of(model).compress(part)
+        back = bbans.decompress(data)
+        assert back.dtype == part.dtype and back.shape == part.shape and (back == part).all()
+        row: dict[str, object] = {"images": count, "bytes": len(data), "round_trip": True}
+        if count:
+            row["bits_per_dimension"] = 8 * len(data) / part.size
+        if count >= 1000:
+            x = part.reshape(count, -1)
+            frozen = [frozen_bits_per_dimension(model, x.astype(np.int64), seed) for seed in range(SAMPLES)]
+            row["frozen_elbo"] = float(np.mean(frozen))
+            if network is not None:
+                pixels = torch.from_numpy(x).float()
+                row["float_elbo"] = float(np.mean([bits_per_dimension(network, pixels, s) for s in range(4 * SAMPLES)]))
+        files.append(row)
+        print(name, row, flush=True)
+    single = [len(bbans.Codec.of(model).compress(image[None])) for image in images[:100]]
+    return {
+        "data": MODELS[name],
+        "files": files,
+        "single_image_bytes": {"mean": float(np.mean(single)), "largest": max(single)},
+        "single_png_bytes": {"mean": float(np.mean([png_size(image) for image in images[:100]]))},
+        "single_smaller_than_png": sum(
+            size < png_size(image) for size, image in zip(single, images[:100], strict=True)
+        ),
+    }
+
+
+if __name__ == "__main__":
+    save("rates", {"models": {name: measure(name, Path(sys.argv[1])) for name in MODELS}})
