@@ -1,7 +1,7 @@
 """Lossless compression of image collections by bits-back coding with a variational autoencoder.
 
->>> import numpy as np, bbans
->>> images = np.zeros((10, 28, 28), np.uint8)
+>>> import bbans
+>>> images = bbans.sample_images(bbans.load_model("gg-mnist-binary"), 10)
 >>> data = bbans.compress(images)
 >>> bool((bbans.decompress(data) == images).all())
 True
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bbans.api import choose_model, compress, decompress
+    from bbans.api import open_array as open
     from bbans.codec import Codec
     from bbans.errors import (
         ArrayError,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     )
     from bbans.model import Model, load_model, shipped_models
     from bbans.reader import CompressedArray
-    from bbans.reader import open_array as open
     from bbans.sampling import sample_images
 
 __version__ = "0.1.0"
@@ -74,7 +74,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "open":
-        return import_module("bbans.reader").open_array
+        return import_module("bbans.api").open_array
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(home), name)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bbans.codec import Codec
-from bbans.errors import StoredWarning
+from bbans.container import ModelReference, read_directory
+from bbans.errors import ModelError, StoredWarning
 from bbans.model import Model, load_model, read_model, shipped_models
-from bbans.reader import open_array
+from bbans.reader import CompressedArray
 from bbans.symbols import check_numeric, count_images, find_scale, to_symbols
 
 SAMPLE_IMAGES = 64
@@ -58,21 +59,27 @@ def compress(
 ) -> bytes:
     """Compress an array of images to the bytes of a `.bba` file.
 
-    ``model`` is the name of a shipped model, a path, a loaded model, ``"auto"`` for the shipped model that suits
-    the array best, or None for zstandard alone. ``chunk_size`` is the number of rows coded together. The other
-    arguments are those of :meth:`bbans.Codec.of`.
+    ``model`` is the name of a shipped model, a path, a loaded model, None for zstandard alone, or ``"auto"`` for
+    what suits the array best: a shipped model, or for each chunk zstandard at level 19 if that is smaller still.
+    ``chunk_size`` is the number of rows coded together. The other arguments are those of :meth:`bbans.Codec.of`.
 
     An array that the model doesn't fit is stored through zstandard, with a :class:`bbans.StoredWarning`. Raises
     :class:`bbans.ArrayError` for arrays that don't hold numbers.
 
-    >>> import numpy as np, bbans
-    >>> images = np.zeros((3, 28, 28), np.uint8)
+    >>> import bbans
+    >>> images = bbans.sample_images(bbans.load_model("gg-mnist-binary"), 3)
     >>> data = bbans.compress(images)
     >>> bool((bbans.decompress(data) == images).all())
     True
     """
     codec = Codec.of(
-        resolve_model(array, model), posterior=posterior, engine=engine, device=device, ans=ans, threads=threads
+        resolve_model(array, model),
+        posterior=posterior,
+        engine=engine,
+        device=device,
+        ans=ans,
+        threads=threads,
+        thorough=model == "auto",
     )
     file = io.BytesIO()
     written = codec.write(file, array, chunk_size)
@@ -104,3 +111,43 @@ def decompress(
     """
     with open_array(data, model=model, engine=engine, device=device, ans=ans, threads=threads) as compressed:
         return compressed.read()
+
+
+def open_array(
+    source: str | os.PathLike[str] | bytes | BinaryIO,
+    *,
+    model: str | os.PathLike[str] | Model | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    ans: str = "numpy",
+    threads: int | None = None,
+) -> CompressedArray:
+    """Open a `.bba` file by its path, its bytes, or as a seekable binary file, without decoding any of it.
+
+    ``model`` is needed only if the file was written with a model that doesn't come with the package. The other
+    arguments are those of :meth:`bbans.Codec.of`.
+    """
+    if isinstance(source, bytes):
+        file: BinaryIO = io.BytesIO(source)
+    elif isinstance(source, (str, os.PathLike)):
+        file = open(source, "rb")  # noqa: SIM115 - closed with the CompressedArray
+    else:
+        file = source
+    try:
+        reference = read_directory(file).header.model
+        loaded = None if reference is None else _model_of(reference, model)
+        posterior = None if reference is None else reference.posterior
+        codec = Codec.of(loaded, posterior=posterior, engine=engine, device=device, ans=ans, threads=threads)
+        return CompressedArray(file, codec)
+    except BaseException:
+        if file is not source:
+            file.close()
+        raise
+
+
+def _model_of(reference: ModelReference, model: str | os.PathLike[str] | Model | None) -> Model:
+    """The model that a file names: ``model`` if given, else the shipped one of that name."""
+    try:
+        return model if isinstance(model, Model) else load_model(model or reference.name)
+    except ModelError as error:
+        raise ModelError(f"the file needs model {reference.name}: {error}") from error

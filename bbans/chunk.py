@@ -104,7 +104,7 @@ class ChunkCoder:
 
         Raises :class:`bbans.errors.FormatError` if what comes out is not what went in.
         """
-        if len(payload) % WORD.itemsize or len(payload) < (len(EMPTY_HEAD) + CHECKSUM_WORDS) * WORD.itemsize:
+        if len(payload) % WORD.itemsize or len(payload) < len(EMPTY_HEAD) * WORD.itemsize:
             raise FormatError(f"a chunk's payload can't be {len(payload)} bytes long: the file is damaged")
         stack = self.core.from_words(np.frombuffer(payload, WORD).astype(np.uint32), lanes=1)
         batches = schedule(images, self.image_bits, self.latent_bits)

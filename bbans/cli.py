@@ -18,8 +18,9 @@ import click
 from bbans import __version__
 
 if TYPE_CHECKING:
-    from bbans.codec import Progress, Written
+    from bbans.codec import Written
     from bbans.container import Directory
+    from bbans.reader import Progress
 
 STANDARD = "-"
 SUFFIX = ".bba"
@@ -129,7 +130,8 @@ def compress(
         to_stdout = True
     target = _target(output or Path(source + SUFFIX), to_stdout, force)
     array = read_npy(io.BytesIO(sys.stdin.buffer.read()) if source == STANDARD else Path(source))
-    codec = Codec.of(resolve_model(array, None if model == "none" else model), posterior=posterior, **coding)
+    chosen = resolve_model(array, None if model == "none" else model)
+    codec = Codec.of(chosen, posterior=posterior, thorough=model == "auto", **coding)
     rows = len(array) if array.ndim else 1
     with _opened(target) as file, _progress(rows, "compressing", quiet) as progress:
         written = codec.write(file, array, chunk_size, progress)
@@ -161,8 +163,8 @@ def decompress(
     **coding: Any,
 ) -> None:
     """Decompress FILE, a .bba file (or - for standard input), to a .npy file."""
+    from bbans.api import open_array
     from bbans.npy import write_npy
-    from bbans.reader import open_array
 
     if source == STANDARD and output is None:
         to_stdout = True
@@ -188,7 +190,7 @@ def decompress(
 @reports_errors
 def test(source: str, model: str | None, quiet: bool, **coding: Any) -> None:
     """Decode FILE and check all its checksums, writing nothing."""
-    from bbans.reader import open_array
+    from bbans.api import open_array
 
     with open_array(sys.stdin.buffer.read() if source == STANDARD else source, model=model, **coding) as compressed:
         chunks = compressed.directory.chunks

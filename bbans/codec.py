@@ -5,35 +5,30 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from bbans import container
 from bbans.ans import core_named
 from bbans.chunk import ChunkCoder
-from bbans.container import Header, Method, ModelReference
-from bbans.errors import ModelError
+from bbans.container import Directory, Header, Method, ModelReference
+from bbans.errors import FormatError, ModelError
 from bbans.evaluated import EvaluatedModel
 from bbans.fallback import store, stored_if_smaller
 from bbans.model import Model
-from bbans.portable.engines import Engine, engine_named
+from bbans.parallel import map_in_order
+from bbans.portable.engine import Engine
+from bbans.portable.engines import engine_named
+from bbans.reader import CompressedArray, Progress
 from bbans.symbols import check_numeric, count_images, find_scale, from_symbols, to_symbols
 
 CHUNK_PIXELS = 1 << 22
 """Pixels of a chunk, unless the caller chooses."""
 STORED_CHUNK_BYTES = 1 << 24
-
-Progress = Callable[[int], object]
-"""Called with the number of rows done since the last call."""
-Argument = TypeVar("Argument")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -72,6 +67,7 @@ class Codec:
     posterior: str
     coder: ChunkCoder | None
     threads: int
+    thorough: bool = False
 
     @staticmethod
     def of(
@@ -82,22 +78,25 @@ class Codec:
         device: str = "auto",
         ans: str = "numpy",
         threads: int | None = None,
+        thorough: bool = False,
     ) -> Codec:
         """A codec for ``model``, with its default posterior unless another one is named.
 
         ``threads`` is the number of chunks coded at once, as many as there are processors by default. The bytes
-        don't depend on it, nor on ``engine``, ``device`` and ``ans``. Raises :class:`bbans.errors.ModelError` for
-        a posterior that the model lacks, :class:`bbans.errors.CoreError` for an engine or a core that is not there.
+        don't depend on it, nor on ``engine``, ``device`` and ``ans``. A chunk is stored through zstandard if its
+        default level makes less of it than the model does, or, with ``thorough``, if level 19 does. Raises
+        :class:`bbans.errors.ModelError` for a posterior that the model lacks, :class:`bbans.errors.CoreError` for an
+        engine or a core that is not there.
         """
         threads = threads or os.cpu_count() or 1
         if model is None:
-            return Codec(None, "", None, threads)
+            return Codec(None, "", None, threads, thorough)
         posterior = posterior or model.default_posterior
         if isinstance(engine, str):
             engine = engine_named(engine, device)
         evaluated = EvaluatedModel.of(model, posterior, engine)
         coder = ChunkCoder(evaluated, core_named(ans), model.image_bits, model.latent_bits)
-        return Codec(model, posterior, coder, threads)
+        return Codec(model, posterior, coder, threads, thorough)
 
     @property
     def reference(self) -> ModelReference | None:
@@ -132,7 +131,7 @@ class Codec:
 
         def chunks() -> Iterator[tuple[int, Method, bytes]]:
             nonlocal stored
-            for part, (method, payload) in zip(slices, self._map(encode, slices), strict=True):
+            for part, (method, payload) in zip(slices, map_in_order(encode, slices, self.threads), strict=True):
                 if progress is not None:
                     progress(part.stop - part.start)
                 stored += method is Method.ZSTANDARD
@@ -157,22 +156,29 @@ class Codec:
 
     def decompress(self, data: bytes) -> NDArray[Any]:
         """The array that a `.bba` file holds, which must have been written with this codec's model or with none."""
-        from bbans.reader import CompressedArray
-
         with CompressedArray(io.BytesIO(data), self) as compressed:
             return compressed.read()
 
-    def check(self, reference: ModelReference | None) -> None:
-        """Raise :class:`bbans.errors.ModelError` unless this codec decodes files that name ``reference``."""
-        if reference is not None and reference != self.reference:
+    def check(self, directory: Directory) -> None:
+        """See :class:`bbans.reader.Decoder`."""
+        header = directory.header
+        if header.model is None:
+            return
+        if self.model is None or header.model != self.reference:
             own = f"{self.model.name} ({self.posterior})" if self.model else "no model"
             raise ModelError(
-                f"the file was written with model {reference.name}, posterior {reference.posterior}, identity "
-                f"{reference.identity.hex()}; what is loaded is {own}"
+                f"the file was written with model {header.model.name}, posterior {header.model.posterior}, identity "
+                f"{header.model.identity.hex()}; what is loaded is {own}"
             )
+        if header.scale not in (1, 255):
+            raise FormatError(f"the file has a scale of {header.scale}: it is damaged")
+        for chunk in directory.chunks:
+            shape = (chunk.rows, *header.row_shape)
+            if chunk.method is Method.BITS_BACK and not count_images(shape, self.model.image_shape):
+                raise FormatError(f"a chunk of shape {shape} does not fit model {self.model.name}: the file is damaged")
 
     def decode(self, payload: bytes, rows: int, header: Header) -> NDArray[Any]:
-        """The elements of a bits-back chunk of ``rows`` rows, flattened."""
+        """See :class:`bbans.reader.Decoder`."""
         assert self.model is not None and self.coder is not None
         elements = rows * math.prod(header.row_shape)
         symbols = self.coder.decode(payload, elements // self.model.pixels)
@@ -204,31 +210,5 @@ class Codec:
             return Method.ZSTANDARD, store(data)
         symbols = to_symbols(rows, scale).reshape(-1, self.model.pixels)
         payload = self.coder.encode(symbols.astype(np.int64))
-        stored = stored_if_smaller(data, payload)
+        stored = stored_if_smaller(data, payload, self.thorough)
         return (Method.BITS_BACK, payload) if stored is None else (Method.ZSTANDARD, stored)
-
-    def _map(self, function: Callable[[Argument], Result], arguments: Iterable[Argument]) -> Iterator[Result]:
-        return map_in_order(function, list(arguments), self.threads)
-
-
-def map_in_order(function: Callable[[Argument], Result], arguments: list[Argument], threads: int) -> Iterator[Result]:
-    """``map`` over threads, with a bounded number of results waiting.
-
-    Matrix products are then not spread over threads of their own: that would only make them wait for each other.
-    """
-    threads = min(threads, len(arguments))
-    if threads <= 1:
-        yield from map(function, arguments)
-        return
-    waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool, threadpool_limits(1, user_api="blas"):
-        try:
-            for argument in arguments:
-                waiting.append(pool.submit(function, argument))
-                if len(waiting) > 2 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

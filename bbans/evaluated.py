@@ -8,7 +8,7 @@ from bbans.inference.amortized import amortized_posterior
 from bbans.intervals import Bernoulli, DiscretizedLogistic, Distribution, GaussianBins, PriorBins, Uniform
 from bbans.intervals.distribution import Symbols
 from bbans.model import Model
-from bbans.portable.engines import Engine, Evaluate
+from bbans.portable.engine import Engine, Evaluate
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import bisect
-import io
 import math
-import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.codec import Codec, Progress, map_in_order
-from bbans.container import Chunk, Header, Method, ModelReference, read_directory, read_payload
-from bbans.errors import FormatError, ModelError
+from bbans.container import Directory, Header, Method, read_directory, read_payload
+from bbans.errors import FormatError
 from bbans.fallback import restore
-from bbans.model import Model, load_model
-from bbans.symbols import NUMERIC_KINDS, count_images
+from bbans.parallel import map_in_order
+from bbans.symbols import NUMERIC_KINDS
 
 DTYPE = re.compile(r"[|<>=][a-zA-Z]\d{1,2}")
+
+
+Progress = Callable[[int], object]
+"""Called with the number of rows done since the last call."""
+
+
+class Decoder(Protocol):
+    """What decodes the chunks that were coded with a model: a :class:`bbans.Codec`."""
+
+    @property
+    def threads(self) -> int:
+        """How many chunks are decoded at once."""
+
+    def check(self, directory: Directory) -> None:
+        """Raise an error unless this can decode the file.
+
+        A :class:`bbans.errors.ModelError` if it needs another model, a :class:`bbans.errors.FormatError` if its
+        chunks are not made of images of the model.
+        """
+
+    def decode(self, payload: bytes, rows: int, header: Header) -> NDArray[Any]:
+        """The elements of a bits-back chunk of ``rows`` rows, flattened."""
 
 
 class CompressedArray:
@@ -32,20 +51,18 @@ class CompressedArray:
     rows. Close it, or use it as a context manager. It may be shared by threads.
 
     Raises :class:`bbans.errors.FormatError` for a file that is not whole and sane, and
-    :class:`bbans.errors.ModelError` if ``codec`` has not the model that the file was written with.
+    :class:`bbans.errors.ModelError` if ``decoder`` has not the model that the file was written with.
     """
 
-    def __init__(self, file: BinaryIO, codec: Codec) -> None:
+    def __init__(self, file: BinaryIO, decoder: Decoder) -> None:
         self._file = file
         self._lock = threading.Lock()
         self.directory = read_directory(file)
         self.header = self.directory.header
         self.dtype = parse_dtype(self.header)
         self.shape = self.directory.shape
-        self._codec = codec
-        codec.check(self.header.model)
-        if self.header.model is not None:
-            _check_rows(self.header, self.directory.chunks, codec)
+        self._decoder = decoder
+        decoder.check(self.directory)
         self._starts = [0]
         for chunk in self.directory.chunks:
             self._starts.append(self._starts[-1] + chunk.rows)
@@ -100,7 +117,7 @@ class CompressedArray:
             raise FormatError(f"an array of shape {self.shape} does not fit in memory: {error}") from error
         starts = self._starts
         numbers = [n for n in range(len(starts) - 1) if starts[n] < stop and starts[n + 1] > start]
-        for number, block in zip(numbers, map_in_order(self._decode, numbers, self._codec.threads), strict=True):
+        for number, block in zip(numbers, map_in_order(self._decode, numbers, self._decoder.threads), strict=True):
             first, last = max(start, starts[number]), min(stop, starts[number + 1])
             out[first - start : last - start] = block[first - starts[number] : last - starts[number]]
             if progress is not None:
@@ -122,7 +139,7 @@ class CompressedArray:
         if chunk.method is Method.ZSTANDARD:
             data = restore(payload, math.prod(shape) * self.dtype.itemsize)
             return np.frombuffer(data, self.dtype).reshape(shape)
-        return self._codec.decode(payload, chunk.rows, self.header).reshape(shape)
+        return self._decoder.decode(payload, chunk.rows, self.header).reshape(shape)
 
 
 def parse_dtype(header: Header) -> np.dtype[Any]:
@@ -134,68 +151,3 @@ def parse_dtype(header: Header) -> np.dtype[Any]:
     if dtype is None or dtype.kind not in NUMERIC_KINDS or dtype.str != header.dtype:
         raise FormatError(f"the file holds elements of type {header.dtype!r}, which are not numbers known here")
     return dtype
-
-
-def _check_rows(header: Header, chunks: tuple[Chunk, ...], codec: Codec) -> None:
-    """Chunks coded with a model must hold whole images, of values that the array's type can hold."""
-    assert codec.model is not None
-    for chunk in chunks:
-        if chunk.method is Method.BITS_BACK:
-            shape = (chunk.rows, *header.row_shape)
-            if not count_images(shape, codec.model.image_shape) or header.scale not in (1, 255):
-                raise FormatError(f"a chunk of shape {shape} does not fit model {codec.model.name}")
-
-
-def codec_for(
-    reference: ModelReference | None,
-    *,
-    model: str | os.PathLike[str] | Model | None = None,
-    engine: str = "auto",
-    device: str = "auto",
-    ans: str = "numpy",
-    threads: int | None = None,
-) -> Codec:
-    """A codec for what a file names: ``model`` if given, else the shipped model of that name.
-
-    Raises :class:`bbans.errors.ModelError` if it is missing or another one.
-    """
-    loaded, posterior = None, None
-    if reference is not None:
-        posterior = reference.posterior
-        try:
-            loaded = model if isinstance(model, Model) else load_model(model or reference.name)
-        except ModelError as error:
-            raise ModelError(f"the file needs model {reference.name}: {error}") from error
-    codec = Codec.of(loaded, posterior=posterior, engine=engine, device=device, ans=ans, threads=threads)
-    codec.check(reference)
-    return codec
-
-
-def open_array(
-    source: str | os.PathLike[str] | bytes | BinaryIO,
-    *,
-    model: str | os.PathLike[str] | Model | None = None,
-    engine: str = "auto",
-    device: str = "auto",
-    ans: str = "numpy",
-    threads: int | None = None,
-) -> CompressedArray:
-    """Open a `.bba` file by its path, its bytes, or as a seekable binary file, without decoding any of it.
-
-    ``model`` is needed only if the file was written with a model that doesn't come with the package. The other
-    arguments are those of :meth:`bbans.Codec.of`.
-    """
-    if isinstance(source, bytes):
-        file: BinaryIO = io.BytesIO(source)
-    elif isinstance(source, (str, os.PathLike)):
-        file = open(source, "rb")  # noqa: SIM115 - closed with the CompressedArray
-    else:
-        file = source
-    try:
-        reference = read_directory(file).header.model
-        codec = codec_for(reference, model=model, engine=engine, device=device, ans=ans, threads=threads)
-        return CompressedArray(file, codec)
-    except BaseException:
-        if file is not source:
-            file.close()
-        raise

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import bbans
-from bbans.portable.engines import Engine
+from bbans.portable.engine import Engine
 
 
 def engine_of(name: str, threads: int, block: int) -> Engine:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 from conftest import random_images, tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 import bbans
+from bbans import fallback
 from bbans.codec import Codec
 from bbans.container import read_directory
 from bbans.model import Model, save_model
@@ -89,12 +91,25 @@ def test_what_a_model_would_expand_is_stored() -> None:
     """The same image many times: zstandard sees that, the model can't."""
     model = tiny_model("discretized-logistic")
     images = np.repeat(random_images(model, 1), 500, axis=0)
-    codec = Codec.of(model)
+    codec = Codec.of(model, thorough=True)
     written = codec.write(io.BytesIO(), images)
     data = codec.compress(images)
     assert len(data) < len(bbans.compress(images, model=None)) + 100
     assert written.note is not None and "1 of 1 chunks were smaller through zstandard" in written.note
     assert_same(codec.decompress(data), images)
+
+
+def test_how_thoroughly_zstandard_is_tried() -> None:
+    """Between what levels 3 and 19 make of it: who names a model gets it, who leaves the choice gets less."""
+    data = bbans.sample_images(bbans.load_model("gg-mnist"), 60).tobytes()
+    quick = len(zstandard.ZstdCompressor(level=3).compress(data))
+    full = fallback.store(data)
+    assert len(full) < quick
+    for payload in (bytes(len(full) + 1), bytes(quick - 1)):
+        assert fallback.stored_if_smaller(data, payload, thorough=True) == full
+        assert fallback.stored_if_smaller(data, payload, thorough=False) is None
+    assert fallback.stored_if_smaller(data, bytes(quick), thorough=False) == full
+    assert fallback.stored_if_smaller(data, bytes(len(full)), thorough=True) is None
 
 
 def test_the_user_is_told_when_a_model_does_not_fit(binary_model: Model) -> None:

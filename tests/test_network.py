@@ -10,7 +10,8 @@ import torch
 
 from bbans.errors import CoreError, ModelError
 from bbans.nets import multilayer_perceptron
-from bbans.portable.engines import Engine, engine_named
+from bbans.portable.engine import Engine
+from bbans.portable.engines import engine_named
 from bbans.portable.freeze import freeze
 from bbans.portable.network import FLOAT32_EXACT, Linear, Network
 from bbans.portable.numpy_engine import NumpyEngine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bbans.intervals import GaussianBins, PriorBins
 from bbans.intervals.distribution import Symbols
-from bbans.portable.engines import Evaluate
+from bbans.portable.engine import Evaluate
 
 
 def amortized_posterior(encoder: Evaluate, bins: PriorBins, x: Symbols) -> GaussianBins:

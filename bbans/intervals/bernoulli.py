@@ -45,7 +45,7 @@ class Bernoulli:
         dropped = LOGIT_FRACTION - STEP_BITS
         rounded = (logits + (1 << (dropped - 1))) >> dropped
         steps = LOGIT_MAXIMUM << STEP_BITS
-        return Bernoulli(_frequency_of_one()[np.clip(rounded, -steps, steps) + steps])
+        return Bernoulli(_frequency_of_one()[np.minimum(np.maximum(rounded, -steps), steps) + steps])
 
     def __len__(self) -> int:
         return len(self.frequency_of_one)

@@ -19,6 +19,7 @@ from bbans.intervals.location_scale import (
     DistributionTable,
     Signed,
     bisect,
+    clip,
     inverse_scales,
     look_up_inverse_scale,
 )
@@ -79,7 +80,7 @@ class GaussianBins:
         """From encoder outputs: means and logs of standard deviations, times ``2**16``, int64 ``(n,)``."""
         limit = MEAN_MAXIMUM << MEAN_FRACTION
         inverse = look_up_inverse_scale(_inverse_deviations(), log_deviation, LOG_DEVIATION_MINIMUM)
-        return GaussianBins(bins, np.clip(mean, -limit, limit), inverse)
+        return GaussianBins(bins, clip(mean, -limit, limit), inverse)
 
     def __len__(self) -> int:
         return len(self.mean)

@@ -17,6 +17,7 @@ from bbans.intervals.location_scale import (
     DistributionTable,
     Signed,
     bisect,
+    clip,
     inverse_scales,
     look_up_inverse_scale,
 )
@@ -68,7 +69,7 @@ class DiscretizedLogistic:
         """From decoder outputs times ``2**16``: means in 128 grey levels, logs of scales in grey levels."""
         limit = MEAN_MAXIMUM << MEAN_FRACTION
         inverse = look_up_inverse_scale(_inverse_scales(), log_scale, LOG_SCALE_MINIMUM)
-        return DiscretizedLogistic(np.clip(mean, -limit, limit), inverse)
+        return DiscretizedLogistic(clip(mean, -limit, limit), inverse)
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -83,20 +84,28 @@ class DiscretizedLogistic:
     def locate(self, values: Integers) -> tuple[Symbols, Integers, Integers]:
         symbols = self._guess(values)
         start, frequency = self.interval(symbols)
-        # values below start wrap around to something huge.
-        (wrong,) = np.nonzero(values - start >= frequency)
-        if len(wrong):
+        for search in (DiscretizedLogistic._neighbour, DiscretizedLogistic._bisect):
+            # A value below its start wraps around to something huge.
+            (wrong,) = np.nonzero(values - start >= frequency)
+            if not len(wrong):
+                break
             part = self[wrong]
-            symbols[wrong] = bisect(part._start, values[wrong].astype(np.int64), symbol_bits=8)
+            symbols[wrong] = search(part, symbols[wrong], values[wrong].astype(np.int64))
             start[wrong], frequency[wrong] = part.interval(symbols[wrong])
         return symbols, start, frequency
+
+    def _neighbour(self, symbols: Symbols, values: Signed) -> Symbols:
+        """One level towards each value, which is where most wrong guesses belong."""
+        return clip(symbols + np.where(self._start(symbols) > values, -1, 1), 0, LEVELS - 1)
+
+    def _bisect(self, symbols: Symbols, values: Signed) -> Symbols:
+        return bisect(self._start, values, symbol_bits=8)
 
     def _guess(self, values: Integers) -> Symbols:
         """A level near each value, from floating point: :meth:`locate` puts wrong ones right."""
         quantile = _quantiles()[values >> np.uint64(PRECISION - GUESS_BITS)]
         level = (self.mean + quantile / self.inverse_scale) / float(1 << MEAN_FRACTION)
-        symbols: Symbols = np.clip(np.rint(level), 0, LEVELS - 1).astype(np.int64)
-        return symbols
+        return clip(np.rint(level).astype(np.int64), 0, LEVELS - 1)
 
     def _start(self, symbols: Symbols) -> Signed:
         """Where intervals start: adding the level itself leaves each a frequency of at least 1."""

@@ -1,36 +1,11 @@
-"""What evaluates integer networks: the contract of an engine, and how one is found by name.
-
-All engines give the same integers; they differ in speed, and in what they need installed.
-"""
+"""Finding an engine by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
-
 from bbans.errors import CoreError
-from bbans.portable.network import Network
-
-Evaluate = Callable[[NDArray[np.int64]], NDArray[np.int64]]
-"""Evaluates a network: integers ``(images, inputs)`` to integers ``(images, outputs)``."""
-
-
-class Engine(Protocol):
-    """Makes networks ready to be evaluated."""
-
-    @property
-    def name(self) -> str:
-        """The name that ``--engine`` takes."""
-
-    def load(self, network: Network) -> Evaluate:
-        """A function that evaluates ``network``, safe to call from several threads."""
-
+from bbans.portable.engine import Engine
 
 ENGINE_NAMES = ("numpy", "torch")
-DEVICE_NAMES = ("auto", "cpu", "cuda")
 
 
 def engine_named(name: str = "auto", device: str = "auto") -> Engine:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.portable.engines import Evaluate
+from bbans.portable.engine import Evaluate
 from bbans.portable.network import FLOAT32_EXACT, Linear, Network
 
 
@@ -44,7 +44,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class NumpyEngine:
-    """The default :class:`bbans.portable.engines.Engine`."""
+    """The default :class:`bbans.portable.engine.Engine`."""
 
     block: int = 512
     """Images evaluated at once: enough for the matrix product, few enough to stay in cache."""

@@ -7,12 +7,14 @@ import torch
 from numpy.typing import NDArray
 
 from bbans.errors import CoreError
-from bbans.portable.engines import DEVICE_NAMES, Evaluate
+from bbans.portable.engine import Evaluate
 from bbans.portable.network import Network
+
+DEVICE_NAMES = ("auto", "cpu", "cuda")
 
 
 class TorchEngine:
-    """An :class:`bbans.portable.engines.Engine` on torch.
+    """An :class:`bbans.portable.engine.Engine` on torch.
 
     It computes in float64 alone: torch may be set to round float32 products to fewer bits (TF32, bfloat16).
     """

@@ -1,0 +1,41 @@
+"""Chunks side by side."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from threadpoolctl import threadpool_limits
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+def map_in_order(function: Callable[[Argument], Result], arguments: list[Argument], threads: int) -> Iterator[Result]:
+    """``map`` over threads, with a bounded number of results waiting.
+
+    Matrix products get threads of their own only where there are fewer arguments than threads: they would wait
+    for each other more than they would help.
+    """
+    workers = max(1, min(threads, len(arguments)))
+    with threadpool_limits(threads // workers, user_api="blas"):
+        yield from map(function, arguments) if workers == 1 else _map_in_threads(function, arguments, workers)
+
+
+def _map_in_threads(
+    function: Callable[[Argument], Result], arguments: list[Argument], workers: int
+) -> Iterator[Result]:
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for argument in arguments:
+                waiting.append(pool.submit(function, argument))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,28 @@
+"""The contract of what evaluates integer networks.
+
+All engines give the same integers; they differ in speed, and in what they need installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbans.portable.network import Network
+
+Evaluate = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+"""Evaluates a network: integers ``(images, inputs)`` to integers ``(images, outputs)``."""
+
+
+class Engine(Protocol):
+    """Makes networks ready to be evaluated."""
+
+    @property
+    def name(self) -> str:
+        """The name that ``--engine`` takes."""
+
+    def load(self, network: Network) -> Evaluate:
+        """A function that evaluates ``network``, safe to call from several threads."""
