@@ -43,7 +43,7 @@ def measure(name: str, folder: Path) -> dict[str, object]:
         data = codec.compress(images)
         rows.append(
             row(
-                f"bbans, {threads} threads",
+                f"bbans, {threads} thread{'s' if threads > 1 else ''}",
                 images,
                 len(data),
                 lambda c=codec: c.compress(images),
