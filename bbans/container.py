@@ -17,6 +17,8 @@ MAGIC = b"\x89BBA\r\n\x1a\n"
 VERSION = 1
 ONE_ARRAY = 0
 """The only kind of content so far; others are left for later versions."""
+COMMON_POSTERIOR = "amortized"
+"""Written as an empty name, since most files have it."""
 FOOTER = struct.Struct("<II")
 DIMENSIONS_MAXIMUM = 64
 VARINT_BYTES_MAXIMUM = 9
@@ -121,6 +123,8 @@ def read_directory(file: BinaryIO) -> Directory:
     if zlib.crc32(start + _varint(length) + body) != seed:
         raise FormatError("the header is damaged: its checksum does not match")
     header = _parse_header(body)
+    if _header_bytes(header) != start + _varint(length) + body:
+        raise FormatError("the header is not written the one way it should be: the file is damaged")
 
     file.seek(max(size - FOOTER.size, end))
     index_length, checksum = FOOTER.unpack(_read(file, FOOTER.size))
@@ -170,7 +174,8 @@ def _header_bytes(header: Header) -> bytes:
         body += _string("")
     else:
         model = header.model
-        body += _string(model.name) + _string(model.posterior) + _varint(model.steps) + model.identity
+        posterior = "" if model.posterior == COMMON_POSTERIOR else model.posterior
+        body += _string(model.name) + _string(posterior) + _varint(model.steps) + model.identity
     return MAGIC + bytes([VERSION]) + _varint(len(body)) + body
 
 
@@ -225,7 +230,7 @@ def _parse_header(body: bytes) -> Header:
     scale = reader.varint()
     model = None
     if name := reader.string():
-        posterior, steps = reader.string(), reader.varint()
+        posterior, steps = reader.string() or COMMON_POSTERIOR, reader.varint()
         model = ModelReference(name, reader.take(8), posterior, steps)
     reader.finish()
     return Header(dtype, dimensions, row_shape, scale, model)

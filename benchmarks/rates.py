@@ -22,6 +22,8 @@ from bbans.training.run import NETWORK_NAME, frozen_bits_per_dimension
 
 COUNTS = (0, 1, 2, 3, 17, 1000, 10000)
 SAMPLES = 5
+SINGLES = 1000
+"""How many images are also written alone."""
 
 
 def png_size(image: np.ndarray) -> int:
@@ -59,14 +61,19 @@ def measure(name: str, folder: Path) -> dict[str, object]:
                 row["float_elbo"] = float(np.mean([bits_per_dimension(network, pixels, s) for s in range(4 * SAMPLES)]))
         files.append(row)
         print(name, row, flush=True)
-    single = [len(bbans.Codec.of(model).compress(image[None])) for image in images[:100]]
+    single = [len(bbans.Codec.of(model).compress(image[None])) for image in images[:SINGLES]]
     return {
         "data": MODELS[name],
         "files": files,
-        "single_image_bytes": {"mean": float(np.mean(single)), "largest": max(single)},
-        "single_png_bytes": {"mean": float(np.mean([png_size(image) for image in images[:100]]))},
+        "single_image_bytes": {
+            "first": single[0],
+            "mean": float(np.mean(single)),
+            "largest": max(single),
+            "at_most_120": sum(size <= 120 for size in single),
+        },
+        "single_png_bytes": {"mean": float(np.mean([png_size(image) for image in images[:SINGLES]]))},
         "single_smaller_than_png": sum(
-            size < png_size(image) for size, image in zip(single, images[:100], strict=True)
+            size < png_size(image) for size, image in zip(single, images[:SINGLES], strict=True)
         ),
     }
 

@@ -29,7 +29,7 @@ def parsed(data: bytes) -> Directory:
 
 def test_known_answer() -> None:
     """A whole file, byte by byte."""
-    body = b"\x00" + b"\x03|u1" + b"\x03" + b"\x1c\x1c" + b"\x01" + b"\x02gg" + b"\x09amortized" + b"\x05"
+    body = b"\x00" + b"\x03|u1" + b"\x03" + b"\x1c\x1c" + b"\x01" + b"\x02gg" + b"\x00" + b"\x05"
     body += bytes(range(8))
     head = b"\x89BBA\r\n\x1a\n" + b"\x01" + bytes([len(body)]) + body
     seed = zlib.crc32(head)
@@ -42,6 +42,13 @@ def test_known_answer() -> None:
     length = struct.pack("<I", len(index))
     footer = length + struct.pack("<I", zlib.crc32(index + length, seed))
     assert written() == head + struct.pack("<I", seed) + b"first payload" + b"second" + index + footer
+
+
+def test_other_posteriors_are_named() -> None:
+    reference = ModelReference("gg", bytes(8), "half-asleep", 0)
+    data = written(Header("|u1", 3, (28, 28), 1, reference))
+    assert parsed(data).header.model == reference
+    assert b"\x0bhalf-asleep" in data
 
 
 def test_what_is_written_is_read() -> None:
@@ -99,6 +106,15 @@ def test_exchanged_chunks_are_found() -> None:
     data = written(HEADER, chunks)
     with pytest.raises(FormatError, match="chunk 0 is damaged"):
         read_all(data.replace(b"aaaabbbb", b"bbbbaaaa"))
+
+
+def test_a_header_that_could_be_written_otherwise_is_refused() -> None:
+    body = b"\x00\x03|u1\x03\x1c\x1c\x01\x02gg\x09amortized\x00" + bytes(8)
+    head = b"\x89BBA\r\n\x1a\n\x01" + bytes([len(body)]) + body
+    seed = zlib.crc32(head)
+    footer = struct.pack("<I", 1) + struct.pack("<I", zlib.crc32(b"\x00" + struct.pack("<I", 1), seed))
+    with pytest.raises(FormatError, match="the one way it should be"):
+        parsed(head + struct.pack("<I", seed) + b"\x00" + footer)
 
 
 @given(data=st.binary(max_size=200))
