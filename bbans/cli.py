@@ -239,10 +239,11 @@ def train(data: str, recipe: Path, output: Path, quiet: bool) -> None:
 
     measured = run(load_recipe(recipe), read_npy(Path(data)), output, quiet)
     if not quiet:
-        click.echo(
-            f"{output}: {measured.frozen:.4f} bits/dim on held-out images frozen, {measured.trained:.4f} before",
-            err=True,
-        )
+        for name, frozen in measured.frozen.items():
+            before = measured.trained[name]
+            click.echo(
+                f"{output}, {name}: {frozen:.4f} bits/dim on held-out images frozen, {before:.4f} before", err=True
+            )
 
 
 @main.command()

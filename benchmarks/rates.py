@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import bbans
 from bbans.training.loop import bits_per_dimension, build
 from bbans.training.recipe import load_recipe
-from bbans.training.run import NETWORK_NAME, frozen_bits_per_dimension
+from bbans.training.run import frozen_bits_per_dimension, network_name
 
 COUNTS = (0, 1, 2, 3, 17, 1000, 10000)
 SAMPLES = 5
@@ -40,9 +40,10 @@ def measure(name: str, folder: Path) -> dict[str, object]:
     images = test_images(folder, name)
     recipe = load_recipe(path / "recipe.toml")
     network = None
-    if (path / NETWORK_NAME).exists():
+    trained = path / network_name(model.default_posterior)
+    if trained.exists():
         network = build(recipe)
-        network.load_state_dict(load_file(path / NETWORK_NAME))
+        network.load_state_dict(load_file(trained))
     files = []
     for count in COUNTS:
         part = images[:count]
@@ -54,7 +55,10 @@ def measure(name: str, folder: Path) -> dict[str, object]:
             row["bits_per_dimension"] = 8 * len(data) / part.size
         if count >= 1000:
             x = part.reshape(count, -1)
-            frozen = [frozen_bits_per_dimension(model, x.astype(np.int64), seed) for seed in range(SAMPLES)]
+            frozen = [
+                frozen_bits_per_dimension(model, x.astype(np.int64), model.default_posterior, seed)
+                for seed in range(SAMPLES)
+            ]
             row["frozen_elbo"] = float(np.mean(frozen))
             if network is not None:
                 pixels = torch.from_numpy(x).float()

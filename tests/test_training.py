@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from bbans.cli import main
 from bbans.errors import RecipeError
 from bbans.training.augment import deform
 from bbans.training.export import export
-from bbans.training.loop import bits_per_dimension, learning_rate, to_symbols, train
-from bbans.training.recipe import Recipe, load_recipe
+from bbans.training.loop import bits_per_dimension, build, fit_posterior, learning_rate, to_symbols, train
+from bbans.training.objectives import sleep
+from bbans.training.recipe import PosteriorRecipe, Recipe, load_recipe
 
 RECIPE = Recipe(
     "blobs", (8, 8), "bernoulli", latents=2, hidden=(32,), latent_precision=10, epochs=8, batch_size=50,
@@ -61,6 +64,48 @@ def test_training_is_reproducible() -> None:
         assert torch.equal(a, b)
 
 
+OBJECTIVES = ["wake", "sleep", "reverse-sleep", "reverse-half-asleep"]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_encoder_is_fitted_to_a_frozen_decoder(objective: str) -> None:
+    """From a fresh encoder each objective finds a posterior that is far better than none, and leaves p alone."""
+    trained = train(RECIPE, blobs(2000, seed=0), quiet=True)
+    fresh = copy.deepcopy(trained)
+    fresh.encoder = build(dataclasses.replace(RECIPE, seed=9)).encoder
+    posterior = PosteriorRecipe(objective, epochs=8, learning_rate=5e-3)
+    fitted = fit_posterior(fresh, posterior, RECIPE, blobs(2000, seed=0), quiet=True)
+    for kept, before in zip(fitted.decoder.parameters(), trained.decoder.parameters(), strict=True):
+        assert torch.equal(kept, before)
+    pixels = to_symbols(RECIPE, torch.from_numpy(blobs(500, seed=2)).float())
+    rates = [bits_per_dimension(network, pixels) for network in (trained, fitted, fresh)]
+    assert rates[1] < rates[0] + 0.3 * (rates[2] - rates[0]), rates
+
+
+def test_sleep_recovers_the_posterior_of_a_known_model() -> None:
+    """X = z + noise is known in closed form: p(z given x) = N(x / 2, 1 / 2), and GG 13 has its minimum there."""
+    network = KnownModel()
+    noise = torch.Generator().manual_seed(0)
+    at_truth = float(sleep(network, torch.zeros(200_000, 1), 0, noise).mean())  # type: ignore[arg-type]
+    assert at_truth == pytest.approx(0.5 * math.log(2 * math.pi * math.e * 0.5), abs=0.01)
+    for slope, variance in ((0.4, 0.5), (0.6, 0.5), (0.5, 0.4), (0.5, 0.7)):
+        network.slope, network.variance = slope, variance
+        assert float(sleep(network, torch.zeros(200_000, 1), 0, noise).mean()) > at_truth  # type: ignore[arg-type]
+
+
+class KnownModel:
+    """p(z) = N(0, 1), p(x given z) = N(z, 1), and a linear Gaussian q."""
+
+    slope, variance = 0.5, 0.5
+
+    def sample(self, images: int, noise: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        z = torch.randn(images, 1, generator=noise)
+        return z, z + torch.randn(images, 1, generator=noise)
+
+    def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.slope * x, torch.full_like(x, 0.5 * math.log(self.variance))
+
+
 def test_deforming_keeps_images_recognizable() -> None:
     images = torch.from_numpy(blobs(50, seed=0)).float()
     deformed = deform(images, torch.Generator().manual_seed(0))
@@ -91,6 +136,8 @@ def test_recipes_of_shipped_models_are_those_of_the_paper(name: str) -> None:
         ("name = ", "cannot read the recipe"),
         ("nmae = 'x'", "unknown key 'nmae'"),
         ("name = 'x'", "missing"),
+        ("posteriors = 3", "posteriors must be tables"),
+        ("[posteriors.x]\nalpha = 0.5", "x: .*missing"),
         ("latents = 'ten'", "latents is 'ten'; expected a value of type int"),
     ],
 )
@@ -106,13 +153,20 @@ def test_train_from_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(
         "name = 'blobs'\nimage_shape = [8, 8]\nlikelihood = 'bernoulli'\nlatents = 2\nhidden = [16]\n"
         "latent_precision = 10\nepochs = 2\nvalidation_images = 100\n"
+        "[posteriors.half-asleep]\nobjective = 'reverse-half-asleep'\nepochs = 1\n"
     )
     np.save(tmp_path / "images.npy", blobs(400, seed=0))
     arguments = ["train", tmp_path / "images.npy", "--recipe", tmp_path / "recipe.toml", "-o", tmp_path / "out"]
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
-    assert re.search(r"out: 0\.\d{4} bits/dim on held-out images frozen, 0\.\d{4} before", result.stderr)
-    assert bbans.load_model(tmp_path / "out").image_shape == (8, 8)
+    for name in ("amortized", "half-asleep"):
+        assert re.search(rf"out, {name}: 0\.\d{{4}} bits/dim on held-out .* 0\.\d{{4}} before\n", result.stderr)
+    model = bbans.load_model(tmp_path / "out")
+    assert list(model.encoders) == ["amortized", "half-asleep"]
+    images = bbans.sample_images(model, 30)
+    for name in model.encoders:
+        codec = bbans.Codec.of(model, posterior=name)
+        assert (codec.decompress(codec.compress(images)) == images).all()
 
 
 def test_data_of_another_shape_is_refused() -> None:

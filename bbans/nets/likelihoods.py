@@ -39,6 +39,9 @@ class Likelihood(Protocol):
         ``pixels`` is ``(images, pixels)`` with values ``0 .. symbols - 1``; the result has its shape.
         """
 
+    def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
+        """Pixels drawn from the distribution, float ``(images, pixels)``."""
+
 
 @dataclass(frozen=True)
 class Bernoulli:
@@ -53,6 +56,9 @@ class Bernoulli:
 
     def log_prob(self, outputs: Tensor, pixels: Tensor) -> Tensor:
         return -functional.binary_cross_entropy_with_logits(outputs, pixels, reduction="none")
+
+    def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
+        return (torch.rand(outputs.shape, generator=noise) < torch.sigmoid(outputs)).float()
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,12 @@ class DiscretizedLogistic:
         inside = functional.logsigmoid(above) + functional.logsigmoid(-below) + torch.log(-torch.expm1(-inverse_scale))
         inside = torch.where(pixels < 0.5, functional.logsigmoid(above), inside)
         return torch.where(pixels > 254.5, functional.logsigmoid(-below), inside)
+
+    def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
+        mean, log_scale = outputs.chunk(2, dim=1)
+        uniform = torch.rand(mean.shape, generator=noise).clamp(1e-6, 1 - 1e-6)
+        scale = torch.exp(log_scale.clamp(LOG_SCALE_MINIMUM, LOG_SCALE_MAXIMUM))
+        return (128.0 * mean + scale * torch.logit(uniform)).round().clamp(0, 255)
 
 
 LOG_SCALE_MINIMUM = -4.0

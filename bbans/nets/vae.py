@@ -64,3 +64,9 @@ class VAE(nn.Module):
         """One-sample ELBO of each image, in nats."""
         log_likelihood, kl = self.terms(pixels, generator)
         return log_likelihood - kl.sum(1)
+
+    @torch.no_grad()
+    def sample(self, images: int, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws from p(z, x): latents ``(images, latents)`` and float pixels ``(images, pixels)``."""
+        z = torch.randn(images, self.latents, generator=noise)
+        return z, self.likelihood.sample(self.decoder(z), noise)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -18,8 +19,12 @@ POSTERIOR = "amortized"
 
 
 @torch.no_grad()
-def export(network: VAE, recipe: Recipe, pixels: Tensor) -> Model:
-    """Freeze ``network``, calibrated on ``pixels``, float ``(images, pixels)`` with values ``0 .. symbols - 1``."""
+def export(network: VAE, recipe: Recipe, pixels: Tensor, further: Mapping[str, VAE] | None = None) -> Model:
+    """Freeze ``network``, calibrated on ``pixels``, float ``(images, pixels)`` with values ``0 .. symbols - 1``.
+
+    ``further`` are networks with the same decoder and other encoders, by the name of the posterior.
+    """
+    encoders = {POSTERIOR: network.encoder} | {name: other.encoder for name, other in (further or {}).items()}
     largest = network.likelihood.symbols - 1
     bins = PriorBins.of(recipe.latent_precision)
     mean, log_deviation = network.posterior(pixels)
@@ -35,5 +40,5 @@ def export(network: VAE, recipe: Recipe, pixels: Tensor) -> Model:
         image_bits=max(1, round(bits_per_dimension(network, pixels) * network.pixels)),
         latent_bits=max(1, round(latent_bits)),
         decoder=freeze(network.decoder, z, 2.0**-CENTRE_FRACTION, int(abs(bins.centres).max())),
-        encoders={POSTERIOR: freeze(network.encoder, pixels / largest, 1 / largest, largest)},
+        encoders={name: freeze(encoder, pixels / largest, 1 / largest, largest) for name, encoder in encoders.items()},
     )

@@ -1,4 +1,4 @@
-"""The training loop: joint training of a VAE by its ELBO, keeping the epoch that does best on held-out images."""
+"""The training loop: gradient descent on an objective, keeping the epoch that does best on held-out images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from tqdm import tqdm
 from bbans.errors import RecipeError
 from bbans.nets import VAE, likelihood_named
 from bbans.training.augment import deform
-from bbans.training.recipe import Recipe
+from bbans.training.objectives import Objective, joint, reverse_half_asleep, reverse_sleep, sleep, wake
+from bbans.training.recipe import PosteriorRecipe, Recipe
 
 EVALUATION_BATCH = 1000
 ACTIVE_NATS = 0.1
@@ -99,6 +101,21 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
+def posterior_objective(posterior: PosteriorRecipe) -> Objective:
+    """The objective that a recipe for an encoder names."""
+    named: dict[str, Objective] = {
+        "wake": wake,
+        "sleep": sleep,
+        "reverse-sleep": reverse_sleep,
+        "reverse-half-asleep": reverse_half_asleep(posterior.alpha),
+    }
+    try:
+        return named[posterior.objective]
+    except KeyError:
+        known = ", ".join(named)
+        raise RecipeError(f"unknown objective {posterior.objective!r}; expected one of: {known}") from None
+
+
 def average_into(average: nn.Module, current: nn.Module, decay: float) -> None:
     """Move ``average`` towards ``current``: the exponential moving average of the weights."""
     with torch.no_grad():
@@ -107,46 +124,89 @@ def average_into(average: nn.Module, current: nn.Module, decay: float) -> None:
 
 
 def train(recipe: Recipe, images: NDArray[np.uint8], log: Path | None = None, quiet: bool = False) -> VAE:
-    """Train on grey images ``(images, *image_shape)`` and return the averaged network of the best epoch.
+    """Train decoder and encoder together on grey images ``(images, *image_shape)``: see :func:`fit`."""
+    network = build(recipe)
+    return fit(network, list(network.parameters()), joint(recipe.annealing_epochs), recipe, images, log, quiet)
 
-    A line of JSON an epoch goes to ``log``: the rates, in bits per dimension, of training (one noisy sample)
-    and of the held-out images, and how many latents are in use. Raises :class:`bbans.errors.RecipeError` if the
-    images are not of the recipe's shape.
+
+def fit_posterior(
+    network: VAE,
+    posterior: PosteriorRecipe,
+    recipe: Recipe,
+    images: NDArray[np.uint8],
+    log: Path | None = None,
+    quiet: bool = False,
+) -> VAE:
+    """Fit the encoder anew, the generative model frozen, and return a network with that encoder: see :func:`fit`."""
+    recipe = replace(
+        recipe,
+        epochs=posterior.epochs,
+        learning_rate=posterior.learning_rate,
+        augmented_share=posterior.augmented_share,
+        plain_epochs=0,
+    )
+    network = copy.deepcopy(network)
+    network.decoder.requires_grad_(False)
+    objective = posterior_objective(posterior)
+    return fit(network, list(network.encoder.parameters()), objective, recipe, images, log, quiet)
+
+
+def fit(
+    network: VAE,
+    parameters: list[nn.Parameter],
+    objective: Objective,
+    recipe: Recipe,
+    images: NDArray[np.uint8],
+    log: Path | None = None,
+    quiet: bool = False,
+) -> VAE:
+    """Move ``parameters`` of ``network`` to minimize ``objective``; returns the averaged network of the best epoch.
+
+    The best epoch is the one with the lowest negative ELBO on held-out images. A line of JSON an epoch goes to
+    ``log``: the objective on the training images and the rate on the held-out ones, both in bits per dimension, and
+    how many latents are in use. Raises :class:`bbans.errors.RecipeError` if the images are not of the recipe's
+    shape.
     """
     check_images(recipe, images)
     data, held_out = split(recipe, images)
-    network = build(recipe)
     average = copy.deepcopy(network)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * math.ceil(len(data) / recipe.batch_size)
     step = 0
     best, best_rate = copy.deepcopy(average), math.inf
     noise = torch.Generator().manual_seed(recipe.seed)
     progress = tqdm(range(recipe.epochs), desc=recipe.name, unit="epoch", disable=quiet)
     for epoch in progress:
-        total, kl_sum = 0.0, torch.zeros(recipe.latents)
+        total = 0.0
         for pixels in batches(recipe, data, epoch):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, step / steps)
-            log_likelihood, kl = network.terms(pixels, noise)
-            warmth = min(1.0, epoch / recipe.annealing_epochs) if recipe.annealing_epochs else 1.0
-            loss = (warmth * kl.sum(1) - log_likelihood).mean()
+            loss = objective(network, pixels, epoch, noise)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), 200.0)
+            loss.mean().backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, 200.0)
             optimizer.step()
             step += 1
             average_into(average, network, min(recipe.averaging, (1 + step) / (10 + step)))
-            total += float((kl.detach().sum(1) - log_likelihood.detach()).sum())
-            kl_sum += kl.detach().sum(0)
+            total += float(loss.detach().sum())
         rate = bits_per_dimension(average, held_out)
         train_rate = total / len(data) / network.pixels / math.log(2)
         if rate < best_rate:
             best, best_rate = copy.deepcopy(average), rate
         progress.set_postfix(train=f"{train_rate:.4f}", held_out=f"{rate:.4f}", best=f"{best_rate:.4f}")
         if log is not None:
+            line = {
+                "epoch": epoch,
+                "train": train_rate,
+                "held_out": rate,
+                "active_latents": active_latents(average, held_out),
+            }
             with log.open("a", encoding="utf-8") as file:
-                active = int((kl_sum / len(data) > ACTIVE_NATS).sum())
-                line = {"epoch": epoch, "train": train_rate, "held_out": rate, "active_latents": active}
                 file.write(json.dumps(line) + "\n")
     return best.eval()
+
+
+@torch.no_grad()
+def active_latents(network: VAE, pixels: Tensor) -> int:
+    """How many latents have a mean KL term that says something."""
+    return int((network.terms(pixels, torch.Generator().manual_seed(0))[1].mean(0) > ACTIVE_NATS).sum())

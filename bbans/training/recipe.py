@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -13,6 +14,21 @@ else:
     import tomli as tomllib
 
 from bbans.errors import RecipeError
+
+Parsed = TypeVar("Parsed")
+
+
+@dataclass(frozen=True)
+class PosteriorRecipe:
+    """A further encoder, fitted while the generative model is frozen; it starts from the one trained with it."""
+
+    objective: str
+    """``wake``, ``sleep``, ``reverse-sleep`` or ``reverse-half-asleep``: see :mod:`bbans.training.objectives`."""
+    epochs: int
+    alpha: float = 0.5
+    """Share of dreams in ``reverse-half-asleep``."""
+    learning_rate: float = 3e-4
+    augmented_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,8 @@ class Recipe:
     plain_epochs: int = 0
     """How many of the last epochs see no deformed images."""
     seed: int = 0
+    posteriors: Mapping[str, PosteriorRecipe] = field(default_factory=dict)
+    """Further encoders, by the name of their posterior."""
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -52,20 +70,29 @@ def load_recipe(path: Path) -> Recipe:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"cannot read the recipe {path}: {error}") from error
-    known = {field.name: field for field in fields(Recipe)}
+    posteriors = table.pop("posteriors", {})
+    if not isinstance(posteriors, dict) or not all(isinstance(part, dict) for part in posteriors.values()):
+        raise RecipeError(f"{path}: posteriors must be tables, one for each further encoder")
+    further = {name: _parse(PosteriorRecipe, part, f"{path}, {name}") for name, part in posteriors.items()}
+    return replace(_parse(Recipe, table, str(path)), posteriors=further)
+
+
+def _parse(kind: type[Parsed], table: dict[str, Any], where: str) -> Parsed:
+    """A dataclass from the keys of a table."""
+    known = {part.name: str(part.type) for part in fields(kind) if part.name != "posteriors"}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
-            raise RecipeError(f"{path}: unknown key {key!r}; expected one of: {', '.join(known)}")
-        kind = str(known[key].type)
-        if kind.startswith("tuple") and isinstance(value, list):
+            raise RecipeError(f"{where}: unknown key {key!r}; expected one of: {', '.join(known)}")
+        expected = known[key]
+        if expected.startswith("tuple") and isinstance(value, list):
             value = tuple(value)
-        elif kind == "float" and isinstance(value, int):
+        elif expected == "float" and isinstance(value, int):
             value = float(value)
-        elif kind != type(value).__name__:
-            raise RecipeError(f"{path}: {key} is {value!r}; expected a value of type {kind}")
+        elif expected != type(value).__name__:
+            raise RecipeError(f"{where}: {key} is {value!r}; expected a value of type {expected}")
         values[key] = value
     try:
-        return Recipe(**values)
+        return kind(**values)
     except TypeError as error:
-        raise RecipeError(f"{path}: {error}") from error
+        raise RecipeError(f"{where}: {error}") from error

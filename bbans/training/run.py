@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,59 +18,82 @@ from bbans.intervals.distribution import Symbols
 from bbans.model import FILE_NAME, Model, save_model
 from bbans.nets import VAE
 from bbans.portable.engines import engine_named
-from bbans.training.export import export
-from bbans.training.loop import bits_per_dimension, check_images, split, train
+from bbans.training.export import POSTERIOR, export
+from bbans.training.loop import bits_per_dimension, check_images, fit_posterior, split, train
 from bbans.training.recipe import Recipe
 
-NETWORK_NAME = "network.safetensors"
-LOG_NAME = "log.jsonl"
 BATCH = 500
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Negative ELBOs on held-out images, in bits per dimension."""
+    """Negative ELBOs on held-out images, in bits per dimension, by the name of the posterior."""
 
-    trained: float
+    trained: Mapping[str, float]
     """Of the network in floating point..."""
-    frozen: float
+    frozen: Mapping[str, float]
     """...and of the model in integers, with its bins and frequencies."""
 
 
 def run(recipe: Recipe, images: NDArray[np.uint8], folder: Path, quiet: bool = False) -> Measured:
-    """Train on ``images``, freeze, and leave the model, the network it was frozen from and a log in ``folder``.
+    """Train on ``images``, freeze, and leave the model, the networks it was frozen from and logs in ``folder``.
 
     Raises :class:`bbans.errors.RecipeError` if the images are not what the recipe trains on.
     """
     check_images(recipe, images)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / LOG_NAME).unlink(missing_ok=True)
-    network = train(recipe, images, folder / LOG_NAME, quiet)
-    (folder / NETWORK_NAME).write_bytes(save(network.state_dict()))
-    return freeze_run(recipe, network, split(recipe, images)[1], folder)
+    network = train(recipe, images, _fresh(folder / log_name(POSTERIOR)), quiet)
+    networks = {POSTERIOR: network}
+    for name, posterior in recipe.posteriors.items():
+        networks[name] = fit_posterior(network, posterior, recipe, images, _fresh(folder / log_name(name)), quiet)
+    for name, trained in networks.items():
+        (folder / network_name(name)).write_bytes(save(trained.state_dict()))
+    return freeze_run(recipe, networks, split(recipe, images)[1], folder)
 
 
-def freeze_run(recipe: Recipe, network: VAE, held_out: Tensor, folder: Path) -> Measured:
-    """Freeze a trained network, calibrated and measured on held-out pixels, float ``(images, pixels)``."""
-    model = export(network, recipe, held_out)
+def network_name(posterior: str) -> str:
+    """The file of the network before freezing, with one of its encoders."""
+    return f"network-{posterior}.safetensors"
+
+
+def log_name(posterior: str) -> str:
+    """The file of the log of a training."""
+    return f"log-{posterior}.jsonl"
+
+
+def _fresh(path: Path) -> Path:
+    path.unlink(missing_ok=True)
+    return path
+
+
+def freeze_run(recipe: Recipe, networks: Mapping[str, VAE], held_out: Tensor, folder: Path) -> Measured:
+    """Freeze trained networks, calibrated and measured on held-out pixels, float ``(images, pixels)``.
+
+    ``networks`` are by the name of their posterior, the one trained with the decoder first.
+    """
+    further = {name: network for name, network in networks.items() if name != POSTERIOR}
+    model = export(networks[POSTERIOR], recipe, held_out, further)
     save_model(model, folder / FILE_NAME)
-    frozen = frozen_bits_per_dimension(model, held_out.numpy().astype(np.int64))
-    return Measured(bits_per_dimension(network, held_out), frozen)
+    x = held_out.numpy().astype(np.int64)
+    return Measured(
+        {name: bits_per_dimension(network, held_out) for name, network in networks.items()},
+        {name: frozen_bits_per_dimension(model, x, name) for name in networks},
+    )
 
 
-def frozen_bits_per_dimension(model: Model, x: Symbols, seed: int = 0) -> float:
+def frozen_bits_per_dimension(model: Model, x: Symbols, posterior: str, seed: int = 0) -> float:
     """Negative one-sample ELBO of the frozen model over ``x``, int64 ``(images, pixels)``: what coding will cost."""
-    evaluated = EvaluatedModel.of(model, model.default_posterior, engine_named())
+    evaluated = EvaluatedModel.of(model, posterior, engine_named())
     generator = np.random.default_rng(seed)
     bits = 0.0
     for first in range(0, len(x), BATCH):
         batch = x[first : first + BATCH]
-        posterior = evaluated.posterior(batch)
-        words = generator.integers(0, 1 << 32, 4 * len(posterior), dtype=np.uint32)
-        words[: len(posterior)] = 1 << 30
-        z = pop(core_named().from_words(words, len(posterior)), posterior)
+        q = evaluated.posterior(batch)
+        words = generator.integers(0, 1 << 32, 4 * len(q), dtype=np.uint32)
+        words[: len(q)] = 1 << 30
+        z = pop(core_named().from_words(words, len(q)), q)
         bits += _information(evaluated.likelihood(z.reshape(len(batch), -1)), batch.ravel())
-        bits += _information(evaluated.prior(len(batch)), z) - _information(posterior, z)
+        bits += _information(evaluated.prior(len(batch)), z) - _information(q, z)
     return bits / x.size
 
 
