@@ -51,6 +51,7 @@ def compress(
     *,
     model: str | os.PathLike[str] | Model | None = "auto",
     posterior: str | None = None,
+    steps: int = 0,
     chunk_size: int | None = None,
     engine: str = "auto",
     device: str = "auto",
@@ -75,6 +76,7 @@ def compress(
     codec = Codec.of(
         resolve_model(array, model),
         posterior=posterior,
+        steps=steps,
         engine=engine,
         device=device,
         ans=ans,
@@ -136,8 +138,15 @@ def open_array(
     try:
         reference = read_directory(file).header.model
         loaded = None if reference is None else _model_of(reference, model)
-        posterior = None if reference is None else reference.posterior
-        codec = Codec.of(loaded, posterior=posterior, engine=engine, device=device, ans=ans, threads=threads)
+        codec = Codec.of(
+            loaded,
+            posterior=reference.posterior if reference else None,
+            steps=reference.steps if reference else 0,
+            engine=engine,
+            device=device,
+            ans=ans,
+            threads=threads,
+        )
         return CompressedArray(file, codec)
     except BaseException:
         if file is not source:

@@ -102,6 +102,14 @@ def main() -> None:
               help="auto: the shipped model that codes a sample best; none: zstandard alone.")  # fmt: skip
 @click.option("--posterior", metavar="NAME", help="Which of the model's encoders. [default: its first]")
 @click.option(
+    "--steps",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="K",
+    help="Refine the posterior of each image by K steps: smaller and slower, both ways.",
+)
+@click.option(
     "--chunk-size", type=click.IntRange(1), metavar="N", help="Rows coded together: what a slice costs to read."
 )
 @click.option("--verify", is_flag=True, help="Decode what was written and compare, before it is called done.")
@@ -117,6 +125,7 @@ def compress(
     verbose: bool,
     model: str,
     posterior: str | None,
+    steps: int,
     chunk_size: int | None,
     verify: bool,
     **coding: Any,
@@ -131,14 +140,14 @@ def compress(
     target = _target(output or Path(source + SUFFIX), to_stdout, force)
     array = read_npy(io.BytesIO(sys.stdin.buffer.read()) if source == STANDARD else Path(source))
     chosen = resolve_model(array, None if model == "none" else model)
-    codec = Codec.of(chosen, posterior=posterior, thorough=model == "auto", **coding)
+    codec = Codec.of(chosen, posterior=posterior, steps=steps, thorough=model == "auto", **coding)
     rows = len(array) if array.ndim else 1
     with _opened(target) as file, _progress(rows, "compressing", quiet) as progress:
         written = codec.write(file, array, chunk_size, progress)
         if verify or remove:
             _verify(file, array, codec)
     if not quiet:
-        _report(written, target, verbose, codec.posterior)
+        _report(written, target, verbose, codec.posterior, steps)
     if remove and source != STANDARD:
         os.unlink(source)
 
@@ -349,14 +358,14 @@ def _verify(file: BinaryIO, array: Any, codec: Any) -> None:
         start += chunk.rows
 
 
-def _report(written: Written, target: Path | None, verbose: bool, posterior: str) -> None:
+def _report(written: Written, target: Path | None, verbose: bool, posterior: str, steps: int) -> None:
     if written.note:
         click.echo(f"bbans: note: {written.note}", err=True)
     rate = "" if math.isnan(written.bits_per_dimension) else f", {written.bits_per_dimension:.4f} bits/dim"
     ratio = written.raw_size / written.size
     click.echo(f"{target or 'standard output'}: {written.size:,} bytes, ratio {ratio:.2f}{rate}", err=True)
     if verbose:
-        click.echo(f"model {written.model or 'none'}, posterior {posterior or 'none'}", err=True)
+        click.echo(f"model {written.model or 'none'}, posterior {posterior or 'none'}, {steps} steps", err=True)
 
 
 def _rows(select: str | None, total: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from bbans.container import Directory, Header, Method, ModelReference
 from bbans.errors import FormatError, ModelError
 from bbans.evaluated import EvaluatedModel
 from bbans.fallback import store, stored_if_smaller
+from bbans.inference.refined import STEPS_MAXIMUM
 from bbans.model import Model
 from bbans.parallel import map_in_order
 from bbans.portable.engine import Engine
@@ -65,6 +66,7 @@ class Codec:
     model: Model | None
     """None stores everything through zstandard."""
     posterior: str
+    steps: int
     coder: ChunkCoder | None
     threads: int
     thorough: bool = False
@@ -74,6 +76,7 @@ class Codec:
         model: Model | None,
         *,
         posterior: str | None = None,
+        steps: int = 0,
         engine: str | Engine = "auto",
         device: str = "auto",
         ans: str = "numpy",
@@ -82,6 +85,7 @@ class Codec:
     ) -> Codec:
         """A codec for ``model``, with its default posterior unless another one is named.
 
+        The posterior is refined by ``steps`` steps up the ELBO of each image (:mod:`bbans.inference.refined`).
         ``threads`` is the number of chunks coded at once, as many as there are processors by default. The bytes
         don't depend on it, nor on ``engine``, ``device`` and ``ans``. A chunk is stored through zstandard if its
         default level makes less of it than the model does, or, with ``thorough``, if level 19 does. Raises
@@ -90,20 +94,22 @@ class Codec:
         """
         threads = threads or os.cpu_count() or 1
         if model is None:
-            return Codec(None, "", None, threads, thorough)
+            return Codec(None, "", 0, None, threads, thorough)
         posterior = posterior or model.default_posterior
+        if not 0 <= steps <= STEPS_MAXIMUM:
+            raise ModelError(f"a posterior is refined by 0 to {STEPS_MAXIMUM} steps, got {steps}")
         if isinstance(engine, str):
             engine = engine_named(engine, device)
-        evaluated = EvaluatedModel.of(model, posterior, engine)
+        evaluated = EvaluatedModel.of(model, posterior, engine, steps)
         coder = ChunkCoder(evaluated, core_named(ans), model.image_bits, model.latent_bits)
-        return Codec(model, posterior, coder, threads, thorough)
+        return Codec(model, posterior, steps, coder, threads, thorough)
 
     @property
     def reference(self) -> ModelReference | None:
         """How a file names this codec's model."""
         if self.model is None:
             return None
-        return ModelReference(self.model.name, self.model.identity(self.posterior), self.posterior, steps=0)
+        return ModelReference(self.model.name, self.model.identity(self.posterior), self.posterior, self.steps)
 
     def compress(self, array: NDArray[Any], chunk_size: int | None = None) -> bytes:
         """The array as a whole `.bba` file: see :meth:`write`."""
@@ -165,10 +171,10 @@ class Codec:
         if header.model is None:
             return
         if self.model is None or header.model != self.reference:
-            own = f"{self.model.name} ({self.posterior})" if self.model else "no model"
+            own = f"{self.model.name} ({self.posterior}, {self.steps} steps)" if self.model else "no model"
             raise ModelError(
-                f"the file was written with model {header.model.name}, posterior {header.model.posterior}, identity "
-                f"{header.model.identity.hex()}; what is loaded is {own}"
+                f"the file was written with model {header.model.name}, posterior {header.model.posterior}, "
+                f"{header.model.steps} steps, identity {header.model.identity.hex()}; what is loaded is {own}"
             )
         if header.scale not in (1, 255):
             raise FormatError(f"the file has a scale of {header.scale}: it is damaged")

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bbans.inference.amortized import amortized_posterior
-from bbans.intervals import Bernoulli, DiscretizedLogistic, Distribution, GaussianBins, PriorBins, Uniform
+import numpy as np
+from numpy.typing import NDArray
+
+from bbans.inference.amortized import posterior_of_outputs
+from bbans.inference.refined import Optimizer, RefinedPosterior
+from bbans.intervals import Bernoulli, DiscretizedLogistic, GaussianBins, PriorBins, Uniform, bernoulli, logistic
 from bbans.intervals.distribution import Symbols
+from bbans.intervals.gaussian import CENTRE_FRACTION
 from bbans.model import Model
 from bbans.portable.engine import Engine, Evaluate
+from bbans.portable.network import BackwardPass
+
+OUTPUT_FRACTION = 16
+"""Decoder outputs are multiples of ``2**-OUTPUT_FRACTION``."""
+GRADIENT_FRACTION = {"bernoulli": bernoulli.PRECISION, "discretized-logistic": logistic.GRADIENT_FRACTION}
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,26 +29,61 @@ class EvaluatedModel:
     bins: PriorBins
     evaluate_encoder: Evaluate
     evaluate_decoder: Evaluate
+    refine: RefinedPosterior | None
 
     @staticmethod
-    def of(model: Model, posterior: str, engine: Engine) -> EvaluatedModel:
-        """Load both networks on ``engine``."""
+    def of(
+        model: Model, posterior: str, engine: Engine, steps: int = 0, optimizer: Optimizer | None = None
+    ) -> EvaluatedModel:
+        """Load both networks on ``engine``, for a posterior refined by ``steps`` steps.
+
+        An ``optimizer`` other than the format's is for experiments only.
+        """
         return EvaluatedModel(
             model,
             PriorBins.of(model.latent_precision),
             engine.load(model.encoder(posterior)),
             engine.load(model.decoder),
+            _refined(model, engine, steps, optimizer or Optimizer()) if steps else None,
         )
 
     def prior(self, images: int) -> Uniform:
         return Uniform(images * self.model.latents, self.model.latent_precision)
 
-    def likelihood(self, z: Symbols) -> Distribution:
-        outputs = self.evaluate_decoder(self.bins.centres[z])
-        if self.model.likelihood == "bernoulli":
-            return Bernoulli.from_logits(outputs.ravel())
-        pixels = self.model.pixels
-        return DiscretizedLogistic.from_outputs(outputs[:, :pixels].ravel(), outputs[:, pixels:].ravel())
+    def likelihood(self, z: Symbols) -> Bernoulli | DiscretizedLogistic:
+        return _likelihood(self.model, self.evaluate_decoder(self.bins.centres[z]))
 
     def posterior(self, x: Symbols) -> GaussianBins:
-        return amortized_posterior(self.evaluate_encoder, self.bins, x)
+        outputs = self.evaluate_encoder(x)
+        if self.refine is not None:
+            outputs = self.refine(outputs, x)
+        return posterior_of_outputs(outputs, self.bins)
+
+
+def _likelihood(model: Model, outputs: NDArray[np.int64]) -> Bernoulli | DiscretizedLogistic:
+    """p(x given z), flattened, from decoder outputs int64 ``(images, outputs)``."""
+    if model.likelihood == "bernoulli":
+        return Bernoulli.from_logits(outputs.ravel())
+    mean, log_scale = np.split(outputs, 2, axis=1)
+    return DiscretizedLogistic.from_outputs(mean.ravel(), log_scale.ravel())
+
+
+def _likelihood_gradient(model: Model, outputs: NDArray[np.int64], x: Symbols) -> NDArray[np.int64]:
+    """The gradient of log p(x given z) with respect to decoder outputs, in integers."""
+    likelihood = _likelihood(model, outputs)
+    if isinstance(likelihood, Bernoulli):
+        return likelihood.logit_gradient(x.ravel()).reshape(outputs.shape)
+    return np.concatenate([part.reshape(x.shape) for part in likelihood.gradients(x.ravel())], axis=1)
+
+
+def _refined(model: Model, engine: Engine, steps: int, optimizer: Optimizer) -> RefinedPosterior:
+    backward = BackwardPass.of(model.decoder)
+    unit = backward.exponent - GRADIENT_FRACTION[model.likelihood] - OUTPUT_FRACTION + CENTRE_FRACTION
+    return RefinedPosterior(
+        engine.load_gradient(model.decoder, backward),
+        lambda outputs, x: _likelihood_gradient(model, outputs, x),
+        2.0**unit,
+        model.decoder.input_magnitude,
+        steps,
+        optimizer,
+    )

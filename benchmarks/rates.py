@@ -16,6 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import bbans
+from bbans.evaluated import EvaluatedModel
+from bbans.portable.engines import engine_named
 from bbans.training.loop import bits_per_dimension, build
 from bbans.training.recipe import load_recipe
 from bbans.training.run import frozen_bits_per_dimension, network_name
@@ -55,10 +57,8 @@ def measure(name: str, folder: Path) -> dict[str, object]:
             row["bits_per_dimension"] = 8 * len(data) / part.size
         if count >= 1000:
             x = part.reshape(count, -1)
-            frozen = [
-                frozen_bits_per_dimension(model, x.astype(np.int64), model.default_posterior, seed)
-                for seed in range(SAMPLES)
-            ]
+            evaluated = EvaluatedModel.of(model, model.default_posterior, engine_named())
+            frozen = [frozen_bits_per_dimension(x.astype(np.int64), evaluated, seed) for seed in range(SAMPLES)]
             row["frozen_elbo"] = float(np.mean(frozen))
             if network is not None:
                 pixels = torch.from_numpy(x).float()

@@ -48,9 +48,25 @@ def throughput() -> str:
     return "\n".join(lines)
 
 
+def steps() -> str:
+    lines = [
+        "| data | posterior | K | file, bits/dim | ELBO | ELBO, paper's optimizer | ms an image, encode / decode |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for model in result("steps")["models"].values():
+        lines += [
+            f"| {model['data']} | {row['posterior']} | {row['steps']} | {row['bits_per_dimension']:.4f} "
+            f"| {row['elbo']:.4f} | {row['elbo_with_the_papers_optimizer']:.4f} "
+            f"| {1000 * row['encode_seconds_per_image']:.2f} / {1000 * row['decode_seconds_per_image']:.2f} |"
+            for row in model["files"]
+            if row["steps"] in (0, 1, 5, 10)
+        ]
+    return "\n".join(lines)
+
+
 def main() -> None:
     old = new = README.read_text(encoding="utf-8")
-    for name, table in (("rates", rates()), ("throughput", throughput())):
+    for name, table in (("rates", rates()), ("throughput", throughput()), ("steps", steps())):
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
         assert pattern.search(new), f"README.md has no place for {name}"
         new = pattern.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", new)

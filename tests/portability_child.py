@@ -37,8 +37,9 @@ def main(name: str, threads: str, block: str, ans: str, folder: str) -> None:
     result: dict[str, object] = {"numpy": np.__version__}
     for path in sorted(Path(folder).glob("*.npy")):
         array = np.load(path)
-        codec = bbans.Codec.of(bbans.load_model(path.stem), engine=engine, ans=ans, threads=int(threads))
-        data = codec.compress(array, chunk_size=100)
+        model, steps = path.stem.split("+")
+        codec = bbans.Codec.of(bbans.load_model(model), steps=int(steps), engine=engine, ans=ans, threads=int(threads))
+        data = codec.compress(array, chunk_size=len(array) // 2)
         written_elsewhere = path.with_suffix(".bba").read_bytes()
         result[path.stem] = [
             hashlib.sha256(data).hexdigest(),

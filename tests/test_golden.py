@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ DIGESTS = json.loads((GOLDEN / "digests.json").read_text())
 specification = importlib.util.spec_from_file_location("golden_make", GOLDEN / "make.py")
 assert specification is not None and specification.loader is not None
 make = importlib.util.module_from_spec(specification)
+sys.modules[specification.name] = make  # dataclasses look their module up
 specification.loader.exec_module(make)
 
 

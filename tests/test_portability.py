@@ -23,7 +23,9 @@ from bbans.portable.network import Network
 from bbans.portable.numpy_engine import NumpyEngine
 
 MODELS = ("gg-mnist", "gg-mnist-binary")
-IMAGES = 200
+STEPS = {0: 200, 5: 60}
+"""How many images are coded with so many steps."""
+FILES = [f"{model}+{steps}" for model in MODELS for steps in STEPS]
 REPOSITORY = Path(__file__).parent.parent
 OTHER_NUMPY = os.environ.get("BBANS_OTHER_NUMPY")
 """The Python of an environment with another major version of NumPy."""
@@ -40,11 +42,12 @@ def numpy_features_beyond_baseline() -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For each model an array and the file written here."""
     folder = tmp_path_factory.mktemp("portability")
-    for name in MODELS:
-        model = bbans.load_model(name)
-        images = bbans.sample_images(model, IMAGES, seed=3)
+    for name in FILES:
+        model, steps = bbans.load_model(name.split("+")[0]), int(name.split("+")[1])
+        images = bbans.sample_images(model, STEPS[steps], seed=3)
         np.save(folder / f"{name}.npy", images)
-        (folder / f"{name}.bba").write_bytes(bbans.Codec.of(model, threads=1).compress(images, chunk_size=100))
+        codec = bbans.Codec.of(model, steps=steps, threads=1)
+        (folder / f"{name}.bba").write_bytes(codec.compress(images, chunk_size=len(images) // 2))
     return folder
 
 
@@ -87,7 +90,7 @@ def test_bytes_are_the_same_everywhere(case: str, folder: Path) -> None:
     result = json.loads(done.stdout)
     if case == "other NumPy":
         assert result["numpy"].split(".")[0] != np.__version__.split(".")[0]
-    for name in MODELS:
+    for name in FILES:
         digest, decoded = result[name]
         assert decoded, f"{name}: a file written here does not decode there"
         assert digest == hashlib.sha256((folder / f"{name}.bba").read_bytes()).hexdigest(), f"{name}: other bytes"

@@ -1,4 +1,5 @@
 """Where q(z given x) comes from.
 
 - :mod:`bbans.inference.amortized`: one of the model's encoders.
+- :mod:`bbans.inference.refined`: K steps up the ELBO of each image, on top of one.
 """

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bbans.intervals import GaussianBins, PriorBins
-from bbans.intervals.distribution import Symbols
-from bbans.portable.engine import Evaluate
 
 
-def amortized_posterior(encoder: Evaluate, bins: PriorBins, x: Symbols) -> GaussianBins:
-    """q(z given x) for images ``x``, int64 ``(images, pixels)``, over the prior's bins, flattened."""
-    outputs = encoder(x)
-    latents = outputs.shape[1] // 2
-    return GaussianBins.from_outputs(bins, outputs[:, :latents].ravel(), outputs[:, latents:].ravel())
+def posterior_of_outputs(outputs: NDArray[np.int64], bins: PriorBins) -> GaussianBins:
+    """q(z given x) over the prior's bins, flattened, from encoder outputs int64 ``(images, 2 * latents)``."""
+    mean, log_deviation = np.split(outputs, 2, axis=1)
+    return GaussianBins.from_outputs(bins, mean.ravel(), log_deviation.ravel())

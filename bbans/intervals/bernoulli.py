@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from bbans.intervals.distribution import Integers, Symbols
 from bbans.portable import elementary
 
+Signed = NDArray[np.int64]
+
 PRECISION = 20
 TOTAL = np.uint64(1 << PRECISION)
 LOGIT_FRACTION = 16
@@ -46,6 +48,10 @@ class Bernoulli:
         rounded = (logits + (1 << (dropped - 1))) >> dropped
         steps = LOGIT_MAXIMUM << STEP_BITS
         return Bernoulli(_frequency_of_one()[np.minimum(np.maximum(rounded, -steps), steps) + steps])
+
+    def logit_gradient(self, symbols: Symbols) -> Signed:
+        """The gradient of log p(symbol) with respect to the logit, in units of ``2**-PRECISION``."""
+        return (symbols << PRECISION) - self.frequency_of_one.astype(np.int64)
 
     def __len__(self) -> int:
         return len(self.frequency_of_one)

@@ -32,6 +32,10 @@ BEYOND = 1 << 26
 """An outermost edge: further from every mean, in every scale, than the table reaches."""
 TABLE_LIMIT = 18
 GUESS_BITS = 12
+FAR = 64
+"""A frequency below this is too coarse to take a gradient of."""
+GRADIENT_FRACTION = 16
+GRADIENT_MAXIMUM = 1 << 26
 
 _table = cache(lambda: DistributionTable.of(elementary.logistic, TABLE_LIMIT, (1 << PRECISION) - LEVELS))
 _inverse_scales = cache(lambda: inverse_scales(LOG_SCALE_MINIMUM, LOG_SCALE_MAXIMUM))
@@ -54,6 +58,12 @@ def _quantiles() -> NDArray[np.float64]:
     grid = np.arange(len(nodes)) / (1 << GRID_BITS) - TABLE_LIMIT
     standardized: NDArray[np.float64] = np.interp(values, nodes, grid)
     return standardized * float(1 << (SCALE_FRACTION + MEAN_FRACTION))
+
+
+def _gradient_integers(gradient: NDArray[np.float64]) -> Signed:
+    limit = float(GRADIENT_MAXIMUM)
+    scaled = np.rint(gradient * float(1 << GRADIENT_FRACTION))
+    return np.minimum(np.maximum(scaled, -limit), limit).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +90,31 @@ class DiscretizedLogistic:
     def interval(self, symbols: Symbols) -> tuple[Integers, Integers]:
         start, stop = self._start(symbols), self._start(symbols + 1)
         return start.astype(np.uint64), (stop - start).astype(np.uint64)
+
+    def gradients(self, symbols: Symbols) -> tuple[Signed, Signed]:
+        """The gradients of log p(symbol) with respect to mean and log-scale, as decoder outputs give them.
+
+        In units of ``2**-GRADIENT_FRACTION``, clipped to ``GRADIENT_MAXIMUM``. With F the logistic function, whose
+        density is F (1 - F), and a and b the standardized edges above and below: the first is
+        (F(a) + F(b) - 1) / scale, the second (b F'(b) - a F'(a)) / (F(a) - F(b)).
+        """
+        edges = _edges()
+        unit = float(1 << (MEAN_FRACTION + SCALE_FRACTION))
+        below = ((edges[symbols] - self.mean) * self.inverse_scale).astype(np.float64) / unit
+        above = ((edges[symbols + 1] - self.mean) * self.inverse_scale).astype(np.float64) / unit
+        start, stop = self._start(symbols) - symbols, self._start(symbols + 1) - symbols
+        total = float((1 << PRECISION) - LEVELS)
+        cumulative_below, cumulative_above = start / total, np.minimum(stop / total, 1.0)
+        density_below = cumulative_below * (1.0 - cumulative_below)
+        density_above = cumulative_above * (1.0 - cumulative_above)
+        mass = (stop - start) / float(1 << PRECISION)
+        mean = 128.0 * (cumulative_above + cumulative_below - 1.0)
+        mean = mean * (self.inverse_scale / float(1 << SCALE_FRACTION))
+        inside = (below * density_below - above * density_above) / mass
+        # Far out the table is flat; there log p falls like the distance itself.
+        far = stop - start < FAR
+        log_scale = np.where(far, np.minimum(np.abs(below), np.abs(above)), inside)
+        return _gradient_integers(mean), _gradient_integers(log_scale)
 
     def locate(self, values: Integers) -> tuple[Symbols, Integers, Integers]:
         symbols = self._guess(values)

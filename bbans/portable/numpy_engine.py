@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.portable.engine import Evaluate
-from bbans.portable.network import FLOAT32_EXACT, Linear, Network
+from bbans.portable.engine import Cotangent, Differentiate, Evaluate
+from bbans.portable.network import FLOAT32_EXACT, FLOAT64_EXACT, GRADIENT_MAXIMUM, BackwardPass, Linear, Network
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,3 +63,27 @@ class NumpyEngine:
             return outputs
 
         return evaluate
+
+    def load_gradient(self, network: Network, backward: BackwardPass) -> Differentiate:
+        layers = [Prepared.of(layer, FLOAT64_EXACT) for layer in network.layers]
+
+        def differentiate(inputs: NDArray[np.int64], cotangent: Cotangent) -> NDArray[np.int64]:
+            gradients = np.empty(inputs.shape, np.int64)
+            for first in range(0, len(inputs), self.block):
+                part = slice(first, first + self.block)
+                results: list[NDArray[Any]] = [inputs[part]]
+                for layer in layers:
+                    results.append(layer(results[-1]))
+                gradient: NDArray[Any] = cotangent(results[-1].astype(np.int64), part).astype(np.float64)
+                for index in reversed(range(len(layers))):
+                    gradient = gradient @ layers[index].weight.T
+                    gradient *= 2.0 ** -backward.shifts[index]
+                    np.floor(gradient, out=gradient)
+                    np.clip(gradient, -GRADIENT_MAXIMUM, GRADIENT_MAXIMUM, out=gradient)
+                    if index:
+                        before, y = layers[index - 1], results[index]
+                        gradient *= (y > before.minimum) & (y < before.maximum)
+                gradients[part] = gradient
+            return gradients
+
+        return differentiate

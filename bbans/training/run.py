@@ -15,7 +15,7 @@ from bbans.ans import core_named
 from bbans.evaluated import EvaluatedModel
 from bbans.intervals import Distribution, pop
 from bbans.intervals.distribution import Symbols
-from bbans.model import FILE_NAME, Model, save_model
+from bbans.model import FILE_NAME, save_model
 from bbans.nets import VAE
 from bbans.portable.engines import engine_named
 from bbans.training.export import POSTERIOR, export
@@ -77,13 +77,12 @@ def freeze_run(recipe: Recipe, networks: Mapping[str, VAE], held_out: Tensor, fo
     x = held_out.numpy().astype(np.int64)
     return Measured(
         {name: bits_per_dimension(network, held_out) for name, network in networks.items()},
-        {name: frozen_bits_per_dimension(model, x, name) for name in networks},
+        {name: frozen_bits_per_dimension(x, EvaluatedModel.of(model, name, engine_named())) for name in networks},
     )
 
 
-def frozen_bits_per_dimension(model: Model, x: Symbols, posterior: str, seed: int = 0) -> float:
-    """Negative one-sample ELBO of the frozen model over ``x``, int64 ``(images, pixels)``: what coding will cost."""
-    evaluated = EvaluatedModel.of(model, posterior, engine_named())
+def frozen_bits_per_dimension(x: Symbols, evaluated: EvaluatedModel, seed: int = 0) -> float:
+    """Negative one-sample ELBO of a frozen model over ``x``, int64 ``(images, pixels)``: what coding will cost."""
     generator = np.random.default_rng(seed)
     bits = 0.0
     for first in range(0, len(x), BATCH):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,20 +32,35 @@ def stored() -> NDArray[np.float32]:
     return (np.arange(600, dtype=">f4") / 7).reshape(20, 30)
 
 
-CASES: dict[str, tuple[str | None, int | None, Callable[[], NDArray[np.generic]]]] = {
-    "gg-mnist-binary": ("gg-mnist-binary", 40, lambda: drawn("gg-mnist-binary", 100)),
-    "gg-mnist-binary-one": ("gg-mnist-binary", None, lambda: drawn("gg-mnist-binary", 1).astype(bool)),
-    "gg-mnist-binary-255": ("gg-mnist-binary", None, lambda: drawn("gg-mnist-binary", 20).astype(np.int16) * 255),
-    "gg-mnist": ("gg-mnist", 20, lambda: drawn("gg-mnist", 45)),
-    "stored": (None, 7, stored),
+@dataclass(frozen=True)
+class Case:
+    """How a golden file is made."""
+
+    array: Callable[[], NDArray[np.generic]]
+    model: str | None = None
+    chunk_size: int | None = None
+    posterior: str | None = None
+    steps: int = 0
+
+
+BINARY, GREY = "gg-mnist-binary", "gg-mnist"
+CASES = {
+    "gg-mnist-binary": Case(lambda: drawn(BINARY, 100), BINARY, 40),
+    "gg-mnist-binary-one": Case(lambda: drawn(BINARY, 1).astype(bool), BINARY),
+    "gg-mnist-binary-255": Case(lambda: drawn(BINARY, 20).astype(np.int16) * 255, BINARY),
+    "gg-mnist-binary-half-asleep": Case(lambda: drawn(BINARY, 30), BINARY, posterior="half-asleep"),
+    "gg-mnist-binary-5-steps": Case(lambda: drawn(BINARY, 30), BINARY, steps=5),
+    "gg-mnist": Case(lambda: drawn(GREY, 45), GREY, 20),
+    "gg-mnist-half-asleep-5-steps": Case(lambda: drawn(GREY, 20), GREY, posterior="half-asleep", steps=5),
+    "stored": Case(stored, chunk_size=7),
 }
-"""By name: model, rows of a chunk, and the array."""
 
 
 def encode(name: str) -> bytes:
-    model, chunk_size, array = CASES[name]
-    codec = bbans.Codec.of(bbans.load_model(model) if model else None)
-    return codec.compress(array(), chunk_size)
+    case = CASES[name]
+    model = bbans.load_model(case.model) if case.model else None
+    codec = bbans.Codec.of(model, posterior=case.posterior, steps=case.steps)
+    return codec.compress(case.array(), case.chunk_size)
 
 
 def digest_of(array: NDArray[np.generic]) -> str:
@@ -58,7 +74,7 @@ def main() -> None:
         if not path.exists():
             data = encode(name)
             path.write_bytes(data)
-            digests[name] = {"file": hashlib.sha256(data).hexdigest(), "array": digest_of(CASES[name][2]())}
+            digests[name] = {"file": hashlib.sha256(data).hexdigest(), "array": digest_of(CASES[name].array())}
     DIGESTS.write_text(json.dumps(digests, indent=1, sort_keys=True) + "\n")
 
 
