@@ -128,37 +128,31 @@ class Codec:
         """
         check_numeric(array)
         scale = self._scale_of(array)
-        reference = None if scale is None else self.reference
-        dtype = array.dtype.str
         rows = array[None] if array.ndim == 0 else array
-        header = Header(dtype, array.ndim, rows.shape[1:], scale or 1, reference)
-        slices = list(self._slices(rows, scale, chunk_size))
-        stored = 0
+        modelled = scale is not None
+        header = Header(array.dtype.str, array.ndim, rows.shape[1:], scale or 1, self.reference if modelled else None)
+        stored_rows = 0
 
         def chunks() -> Iterator[tuple[int, Method, bytes]]:
-            nonlocal stored
-            for part, (method, payload) in zip(slices, map_in_order(encode, slices, self.threads), strict=True):
+            nonlocal stored_rows
+            for chunk in self._coded(rows, scale, chunk_size) if modelled else self._stored(rows, chunk_size):
                 if progress is not None:
-                    progress(part.stop - part.start)
-                stored += method is Method.ZSTANDARD
-                yield part.stop - part.start, method, payload
-
-        def encode(part: slice) -> tuple[Method, bytes]:
-            return self._encode(rows[part], scale)
+                    progress(chunk[0])
+                stored_rows += chunk[0] if chunk[1] is Method.ZSTANDARD else 0
+                yield chunk
 
         size = container.write(file, header, chunks())
         note = None
-        if self.model is not None and scale is None:
+        if self.model is None:
+            note = "no model fits; the array was stored through zstandard"
+        elif not modelled:
             note = (
                 f"model {self.model.name} does not fit (it takes images of shape {self.model.image_shape} with "
                 f"{self.model.symbols} values); the array was stored through zstandard"
             )
-        elif self.model is None:
-            note = "no model fits; the array was stored through zstandard"
-        elif stored:
-            note = f"{stored} of {len(slices)} chunks were smaller through zstandard, and were stored so"
-        model = None if reference is None else reference.name
-        return Written(size, array.size, array.nbytes, model, note)
+        elif stored_rows:
+            note = f"{stored_rows} of {len(rows)} rows are smaller through zstandard, and were stored so"
+        return Written(size, array.size, array.nbytes, self.model.name if self.model and modelled else None, note)
 
     def decompress(self, data: bytes) -> NDArray[Any]:
         """The array that a `.bba` file holds, which must have been written with this codec's model or with none."""
@@ -196,25 +190,46 @@ class Codec:
             return None
         return find_scale(array, self.model.symbols)
 
-    def _slices(self, rows: NDArray[Any], scale: int | None, chunk_size: int | None) -> Iterator[slice]:
-        """Cut the first axis into chunks of almost equal size."""
-        count = len(rows)
-        row_elements = math.prod(rows.shape[1:])
-        if scale is not None and self.model is not None and row_elements % self.model.pixels:
-            chunk_size = count  # the whole array is one image
-        elif chunk_size is None and scale is not None:
-            chunk_size = CHUNK_PIXELS // row_elements
-        elif chunk_size is None:
-            chunk_size = STORED_CHUNK_BYTES // max(1, row_elements * rows.itemsize)
-        pieces = math.ceil(count / max(1, chunk_size))
-        for piece in range(pieces):
-            yield slice(count * piece // pieces, count * (piece + 1) // pieces)
+    def _stored(self, rows: NDArray[Any], chunk_size: int | None) -> Iterator[tuple[int, Method, bytes]]:
+        """Chunks of rows through zstandard."""
+        slices = _slices(len(rows), chunk_size or _stored_chunk_size(rows))
+        payloads = map_in_order(lambda part: store(rows[part].tobytes()), slices, self.threads)
+        for part, payload in zip(slices, payloads, strict=True):
+            yield part.stop - part.start, Method.ZSTANDARD, payload
 
-    def _encode(self, rows: NDArray[Any], scale: int | None) -> tuple[Method, bytes]:
-        data = rows.tobytes()
-        if scale is None or self.model is None or self.coder is None:
-            return Method.ZSTANDARD, store(data)
-        symbols = to_symbols(rows, scale).reshape(-1, self.model.pixels)
-        payload = self.coder.encode(symbols.astype(np.int64))
-        stored = stored_if_smaller(data, payload, self.thorough)
-        return (Method.BITS_BACK, payload) if stored is None else (Method.ZSTANDARD, stored)
+    def _coded(
+        self, rows: NDArray[Any], scale: int | None, chunk_size: int | None
+    ) -> Iterator[tuple[int, Method, bytes]]:
+        """Chunks of rows through the model, or as many as zstandard likes together if it makes less of them."""
+        assert self.model is not None and self.coder is not None and scale is not None
+        model, coder, factor = self.model, self.coder, scale
+        images = math.prod(rows.shape[1:]) / model.pixels
+        size = chunk_size or max(1, int(CHUNK_PIXELS / (images * model.pixels)))
+        slices = _slices(len(rows), size if images >= 1 else len(rows))  # below 1, all rows together are one image
+
+        def encode(part: slice) -> bytes:
+            return coder.encode(to_symbols(rows[part], factor).reshape(-1, model.pixels).astype(np.int64))
+
+        payloads = map_in_order(encode, slices, self.threads)
+        together = 1 if chunk_size else max(1, _stored_chunk_size(rows) // size)
+        for first in range(0, len(slices), together):
+            group = slices[first : first + together]
+            coded = [next(payloads) for _ in group]
+            data = rows[group[0].start : group[-1].stop].tobytes()
+            stored = stored_if_smaller(data, sum(map(len, coded)), self.thorough)
+            if stored is not None:
+                yield group[-1].stop - group[0].start, Method.ZSTANDARD, stored
+            else:
+                for part, payload in zip(group, coded, strict=True):
+                    yield part.stop - part.start, Method.BITS_BACK, payload
+
+
+def _stored_chunk_size(rows: NDArray[Any]) -> int:
+    """How many rows zstandard gets at a time."""
+    return max(1, STORED_CHUNK_BYTES // max(1, math.prod(rows.shape[1:]) * rows.itemsize))
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    """Rows cut into chunks of almost equal size, at most ``size``."""
+    pieces = math.ceil(count / size)
+    return [slice(count * piece // pieces, count * (piece + 1) // pieces) for piece in range(pieces)]

@@ -9,7 +9,7 @@ from bbans.errors import FormatError
 LEVEL = 19
 QUICK_LEVEL = 3
 NEAR = 0.7
-"""A payload below this share of what the quick level makes is taken to be better than the full level too."""
+"""What is below this share of what the quick level makes is taken to be better than the full level too."""
 
 
 def store(data: bytes) -> bytes:
@@ -17,16 +17,16 @@ def store(data: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress(data)
 
 
-def stored_if_smaller(data: bytes, payload: bytes, thorough: bool) -> bytes | None:
-    """What :func:`store` makes of ``data``, if zstandard makes less of it than ``payload``, or else None.
+def stored_if_smaller(data: bytes, size: int, thorough: bool) -> bytes | None:
+    """What :func:`store` makes of ``data``, if zstandard makes less than ``size`` bytes of it, or else None.
 
     The quick level decides, unless the comparison is to be ``thorough``: then the full level does.
     """
     quick = len(zstandard.ZstdCompressor(level=QUICK_LEVEL).compress(data))
-    if len(payload) < (NEAR * quick if thorough else quick):
+    if size < (NEAR * quick if thorough else quick):
         return None
     stored = store(data)
-    return stored if len(stored) < len(payload) else None
+    return stored if len(stored) < size else None
 
 
 def restore(payload: bytes, length: int) -> bytes:

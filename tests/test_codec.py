@@ -95,7 +95,7 @@ def test_what_a_model_would_expand_is_stored() -> None:
     written = codec.write(io.BytesIO(), images)
     data = codec.compress(images)
     assert len(data) < len(bbans.compress(images, model=None)) + 100
-    assert written.note is not None and "1 of 1 chunks were smaller through zstandard" in written.note
+    assert written.note is not None and "500 of 500 rows are smaller through zstandard" in written.note
     assert_same(codec.decompress(data), images)
 
 
@@ -105,11 +105,22 @@ def test_how_thoroughly_zstandard_is_tried() -> None:
     quick = len(zstandard.ZstdCompressor(level=3).compress(data))
     full = fallback.store(data)
     assert len(full) < quick
-    for payload in (bytes(len(full) + 1), bytes(quick - 1)):
-        assert fallback.stored_if_smaller(data, payload, thorough=True) == full
-        assert fallback.stored_if_smaller(data, payload, thorough=False) is None
-    assert fallback.stored_if_smaller(data, bytes(quick), thorough=False) == full
-    assert fallback.stored_if_smaller(data, bytes(len(full)), thorough=True) is None
+    for size in (len(full) + 1, quick - 1):
+        assert fallback.stored_if_smaller(data, size, thorough=True) == full
+        assert fallback.stored_if_smaller(data, size, thorough=False) is None
+    assert fallback.stored_if_smaller(data, quick, thorough=False) == full
+    assert fallback.stored_if_smaller(data, len(full), thorough=True) is None
+
+
+def test_storing_costs_no_more_than_zstandard_on_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks that are better off stored are stored together, so that zstandard sees what they share."""
+    monkeypatch.setattr("bbans.codec.CHUNK_PIXELS", 20 * 50)
+    model = tiny_model("discretized-logistic")
+    images = np.tile(random_images(model, 100), (10, 1, 1))
+    codec = Codec.of(model, thorough=True)
+    data = codec.compress(images)
+    assert len(data) <= len(zstandard.ZstdCompressor(level=19).compress(images.tobytes())) + 80
+    assert_same(codec.decompress(data), images)
 
 
 def test_the_user_is_told_when_a_model_does_not_fit(binary_model: Model) -> None:
