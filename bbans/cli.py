@@ -241,12 +241,16 @@ def info(source: str, as_json: bool) -> None:
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @reports_errors
 def train(data: str, recipe: Path, output: Path, quiet: bool) -> None:
-    """Train a model on the images in DATA, a .npy file of uint8 images, and freeze it."""
-    from bbans.npy import read_npy
+    """Train a model on the 8-bit images in DATA, and freeze it.
+
+    DATA is a .npy or .npz file, an IDX file, a CIFAR binary batch, or a folder of such files or of pictures. A run
+    that was stopped goes on where it was.
+    """
+    from bbans.training.data import read_images
     from bbans.training.recipe import load_recipe
     from bbans.training.run import run
 
-    measured = run(load_recipe(recipe), read_npy(Path(data)), output, quiet)
+    measured = run(load_recipe(recipe), read_images(Path(data)), output, quiet)
     if not quiet:
         for name, frozen in measured.frozen.items():
             before = measured.trained[name]

@@ -17,10 +17,11 @@ from click.testing import CliRunner
 import bbans
 from bbans.cli import main
 from bbans.errors import RecipeError
+from bbans.nets import VAE
 from bbans.training.augment import deform
 from bbans.training.export import export
-from bbans.training.loop import bits_per_dimension, build, fit_posterior, learning_rate, to_symbols, train
-from bbans.training.objectives import sleep
+from bbans.training.loop import bits_per_dimension, build, fit, fit_posterior, learning_rate, to_symbols, train
+from bbans.training.objectives import joint, sleep
 from bbans.training.recipe import PosteriorRecipe, Recipe, load_recipe
 
 RECIPE = Recipe(
@@ -104,6 +105,31 @@ class KnownModel:
 
     def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.slope * x, torch.full_like(x, 0.5 * math.log(self.variance))
+
+
+def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=4)
+    images = blobs(600, seed=0)
+    whole = train(recipe, images, quiet=True)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    network = build(recipe)
+    objective = joint(recipe.annealing_epochs)
+
+    def interrupted(network: VAE, x: torch.Tensor, epoch: int, noise: torch.Generator) -> torch.Tensor:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return objective(network, x, epoch, noise)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(network, list(network.parameters()), interrupted, recipe, images, quiet=True, checkpoint=checkpoint)
+    resumed = train(recipe, images, quiet=True, checkpoint=checkpoint)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(RecipeError, match="another recipe"):
+        train(dataclasses.replace(recipe, seed=5), images, quiet=True, checkpoint=checkpoint)
+    checkpoint.write_bytes(b"damaged")
+    with pytest.raises(RecipeError, match="not a checkpoint"):
+        train(recipe, images, quiet=True, checkpoint=checkpoint)
 
 
 def test_deforming_keeps_images_recognizable() -> None:

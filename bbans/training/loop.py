@@ -18,6 +18,7 @@ from tqdm import tqdm
 from bbans.errors import RecipeError
 from bbans.nets import VAE, likelihood_named
 from bbans.training.augment import deform
+from bbans.training.checkpoint import State, load_checkpoint, save_checkpoint
 from bbans.training.objectives import Objective, joint, reverse_half_asleep, reverse_sleep, sleep, wake
 from bbans.training.recipe import PosteriorRecipe, Recipe
 
@@ -123,10 +124,17 @@ def average_into(average: nn.Module, current: nn.Module, decay: float) -> None:
             kept.lerp_(new, 1 - decay)
 
 
-def train(recipe: Recipe, images: NDArray[np.uint8], log: Path | None = None, quiet: bool = False) -> VAE:
+def train(
+    recipe: Recipe,
+    images: NDArray[np.uint8],
+    log: Path | None = None,
+    quiet: bool = False,
+    checkpoint: Path | None = None,
+) -> VAE:
     """Train decoder and encoder together on grey images ``(images, *image_shape)``: see :func:`fit`."""
     network = build(recipe)
-    return fit(network, list(network.parameters()), joint(recipe.annealing_epochs), recipe, images, log, quiet)
+    objective = joint(recipe.annealing_epochs)
+    return fit(network, list(network.parameters()), objective, recipe, images, log, quiet, checkpoint)
 
 
 def fit_posterior(
@@ -136,6 +144,7 @@ def fit_posterior(
     images: NDArray[np.uint8],
     log: Path | None = None,
     quiet: bool = False,
+    checkpoint: Path | None = None,
 ) -> VAE:
     """Fit the encoder anew, the generative model frozen, and return a network with that encoder: see :func:`fit`."""
     recipe = replace(
@@ -148,7 +157,7 @@ def fit_posterior(
     network = copy.deepcopy(network)
     network.decoder.requires_grad_(False)
     objective = posterior_objective(posterior)
-    return fit(network, list(network.encoder.parameters()), objective, recipe, images, log, quiet)
+    return fit(network, list(network.encoder.parameters()), objective, recipe, images, log, quiet, checkpoint)
 
 
 def fit(
@@ -159,51 +168,69 @@ def fit(
     images: NDArray[np.uint8],
     log: Path | None = None,
     quiet: bool = False,
+    checkpoint: Path | None = None,
 ) -> VAE:
     """Move ``parameters`` of ``network`` to minimize ``objective``; returns the averaged network of the best epoch.
 
     The best epoch is the one with the lowest negative ELBO on held-out images. A line of JSON an epoch goes to
     ``log``: the objective on the training images and the rate on the held-out ones, both in bits per dimension, and
-    how many latents are in use. Raises :class:`bbans.errors.RecipeError` if the images are not of the recipe's
-    shape.
+    how many latents are in use. With a ``checkpoint`` the state is saved there after every epoch, and a run that
+    finds one goes on from it, to the very same result. Raises :class:`bbans.errors.RecipeError` if the images are
+    not of the recipe's shape, or the checkpoint not of this recipe.
     """
     check_images(recipe, images)
     data, held_out = split(recipe, images)
-    average = copy.deepcopy(network)
-    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=recipe.weight_decay)
+    state = State(
+        network,
+        average=copy.deepcopy(network),
+        best=copy.deepcopy(network),
+        optimizer=torch.optim.AdamW(parameters, lr=0.0, weight_decay=recipe.weight_decay),
+        noise=torch.Generator().manual_seed(recipe.seed),
+        best_rate=math.inf,
+    )
+    if checkpoint is not None and checkpoint.exists():
+        load_checkpoint(checkpoint, state, repr(recipe))
     steps = recipe.epochs * math.ceil(len(data) / recipe.batch_size)
-    step = 0
-    best, best_rate = copy.deepcopy(average), math.inf
-    noise = torch.Generator().manual_seed(recipe.seed)
-    progress = tqdm(range(recipe.epochs), desc=recipe.name, unit="epoch", disable=quiet)
+    progress = tqdm(
+        range(state.epoch, recipe.epochs),
+        initial=state.epoch,
+        total=recipe.epochs,
+        desc=recipe.name,
+        unit="epoch",
+        disable=quiet,
+    )
     for epoch in progress:
         total = 0.0
         for pixels in batches(recipe, data, epoch):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, step / steps)
-            loss = objective(network, pixels, epoch, noise)
-            optimizer.zero_grad(set_to_none=True)
+            for group in state.optimizer.param_groups:
+                group["lr"] = learning_rate(recipe, state.step / steps)
+            loss = objective(network, pixels, epoch, state.noise)
+            state.optimizer.zero_grad(set_to_none=True)
             loss.mean().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 200.0)
-            optimizer.step()
-            step += 1
-            average_into(average, network, min(recipe.averaging, (1 + step) / (10 + step)))
+            state.optimizer.step()
+            state.step += 1
+            average_into(state.average, network, min(recipe.averaging, (1 + state.step) / (10 + state.step)))
             total += float(loss.detach().sum())
-        rate = bits_per_dimension(average, held_out)
+        rate = bits_per_dimension(state.average, held_out)
         train_rate = total / len(data) / network.pixels / math.log(2)
-        if rate < best_rate:
-            best, best_rate = copy.deepcopy(average), rate
-        progress.set_postfix(train=f"{train_rate:.4f}", held_out=f"{rate:.4f}", best=f"{best_rate:.4f}")
+        if rate < state.best_rate:
+            state.best.load_state_dict(state.average.state_dict())
+            state.best_rate = rate
+        state.epoch = epoch + 1
+        progress.set_postfix(train=f"{train_rate:.4f}", held_out=f"{rate:.4f}", best=f"{state.best_rate:.4f}")
+        if checkpoint is not None:
+            save_checkpoint(checkpoint, state, repr(recipe))
         if log is not None:
             line = {
                 "epoch": epoch,
                 "train": train_rate,
                 "held_out": rate,
-                "active_latents": active_latents(average, held_out),
+                "active_latents": active_latents(state.average, held_out),
             }
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-    return best.eval()
+    return state.best.eval()
 
 
 @torch.no_grad()

@@ -38,17 +38,26 @@ class Measured:
 def run(recipe: Recipe, images: NDArray[np.uint8], folder: Path, quiet: bool = False) -> Measured:
     """Train on ``images``, freeze, and leave the model, the networks it was frozen from and logs in ``folder``.
 
+    A run that was stopped goes on from the checkpoints that it left there, to the very same result.
     Raises :class:`bbans.errors.RecipeError` if the images are not what the recipe trains on.
     """
     check_images(recipe, images)
     folder.mkdir(parents=True, exist_ok=True)
-    network = train(recipe, images, _fresh(folder / log_name(POSTERIOR)), quiet)
+    checkpoints = {name: folder / f"checkpoint-{name}.safetensors" for name in (POSTERIOR, *recipe.posteriors)}
+    logs = {name: folder / log_name(name) for name in checkpoints}
+    for name, checkpoint in checkpoints.items():
+        if not checkpoint.exists():
+            logs[name].unlink(missing_ok=True)
+    network = train(recipe, images, logs[POSTERIOR], quiet, checkpoints[POSTERIOR])
     networks = {POSTERIOR: network}
     for name, posterior in recipe.posteriors.items():
-        networks[name] = fit_posterior(network, posterior, recipe, images, _fresh(folder / log_name(name)), quiet)
+        networks[name] = fit_posterior(network, posterior, recipe, images, logs[name], quiet, checkpoints[name])
     for name, trained in networks.items():
         (folder / network_name(name)).write_bytes(save(trained.state_dict()))
-    return freeze_run(recipe, networks, split(recipe, images)[1], folder)
+    measured = freeze_run(recipe, networks, split(recipe, images)[1], folder)
+    for checkpoint in checkpoints.values():
+        checkpoint.unlink()
+    return measured
 
 
 def network_name(posterior: str) -> str:
@@ -59,11 +68,6 @@ def network_name(posterior: str) -> str:
 def log_name(posterior: str) -> str:
     """The file of the log of a training."""
     return f"log-{posterior}.jsonl"
-
-
-def _fresh(path: Path) -> Path:
-    path.unlink(missing_ok=True)
-    return path
 
 
 def freeze_run(recipe: Recipe, networks: Mapping[str, VAE], held_out: Tensor, folder: Path) -> Measured:
