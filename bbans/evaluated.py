@@ -14,10 +14,8 @@ from bbans.intervals.distribution import Symbols
 from bbans.intervals.gaussian import CENTRE_FRACTION
 from bbans.model import Model
 from bbans.portable.engine import Engine, Evaluate
-from bbans.portable.network import BackwardPass
+from bbans.portable.network import OUTPUT_FRACTION, BackwardPass
 
-OUTPUT_FRACTION = 16
-"""Decoder outputs are multiples of ``2**-OUTPUT_FRACTION``."""
 GRADIENT_FRACTION = {"bernoulli": bernoulli.PRECISION, "discretized-logistic": logistic.GRADIENT_FRACTION}
 
 

@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bbans.errors import ModelError
-from bbans.portable.network import Linear, Network
+from bbans.portable.network import OUTPUT_FRACTION, Linear, Network
 
 WEIGHT_MAXIMUM = (1 << 15) - 1
 ACTIVATION_BITS = 16
-OUTPUT_FRACTION = 16
-"""Results of a network are multiples of ``2**-OUTPUT_FRACTION``."""
 OUTPUT_MAXIMUM = 1 << 24
 
 

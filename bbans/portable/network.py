@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from bbans.errors import ModelError
 
+OUTPUT_FRACTION = 16
+"""What a frozen network puts out are multiples of ``2**-OUTPUT_FRACTION``."""
 FLOAT64_EXACT = 1 << 53
 FLOAT32_EXACT = 1 << 24
 
