@@ -38,12 +38,12 @@ def choose_model(array: NDArray[Any]) -> Model | None:
 
 def _sample_cost(array: NDArray[Any], model: Model) -> int:
     """Bytes that a few images from all over the array take."""
-    scale = find_scale(array, model.symbols)
     images = array.reshape(-1, model.pixels)
-    step = max(1, len(images) // SAMPLE_IMAGES)
+    sample = images[:: max(1, len(images) // SAMPLE_IMAGES)][:SAMPLE_IMAGES]
+    scale = find_scale(sample, model.symbols)
     coder = Codec.of(model).coder
     assert scale is not None and coder is not None
-    return len(coder.encode(to_symbols(images[::step][:SAMPLE_IMAGES], scale).astype(np.int64)))
+    return len(coder.encode(to_symbols(sample, scale).astype(np.int64)))
 
 
 def compress(

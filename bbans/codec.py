@@ -129,13 +129,13 @@ class Codec:
         check_numeric(array)
         scale = self._scale_of(array)
         rows = array[None] if array.ndim == 0 else array
-        modelled = scale is not None
-        header = Header(array.dtype.str, array.ndim, rows.shape[1:], scale or 1, self.reference if modelled else None)
+        reference = None if scale is None else self.reference
+        header = Header(array.dtype.str, array.ndim, rows.shape[1:], scale or 1, reference)
         stored_rows = 0
 
         def chunks() -> Iterator[tuple[int, Method, bytes]]:
             nonlocal stored_rows
-            for chunk in self._coded(rows, scale, chunk_size) if modelled else self._stored(rows, chunk_size):
+            for chunk in self._stored(rows, chunk_size) if scale is None else self._coded(rows, scale, chunk_size):
                 if progress is not None:
                     progress(chunk[0])
                 stored_rows += chunk[0] if chunk[1] is Method.ZSTANDARD else 0
@@ -145,14 +145,14 @@ class Codec:
         note = None
         if self.model is None:
             note = "no model fits; the array was stored through zstandard"
-        elif not modelled:
+        elif scale is None:
             note = (
                 f"model {self.model.name} does not fit (it takes images of shape {self.model.image_shape} with "
                 f"{self.model.symbols} values); the array was stored through zstandard"
             )
         elif stored_rows:
             note = f"{stored_rows} of {len(rows)} rows are smaller through zstandard, and were stored so"
-        return Written(size, array.size, array.nbytes, self.model.name if self.model and modelled else None, note)
+        return Written(size, array.size, array.nbytes, reference.name if reference else None, note)
 
     def decompress(self, data: bytes) -> NDArray[Any]:
         """The array that a `.bba` file holds, which must have been written with this codec's model or with none."""
@@ -197,18 +197,18 @@ class Codec:
         for part, payload in zip(slices, payloads, strict=True):
             yield part.stop - part.start, Method.ZSTANDARD, payload
 
-    def _coded(
-        self, rows: NDArray[Any], scale: int | None, chunk_size: int | None
-    ) -> Iterator[tuple[int, Method, bytes]]:
+    def _coded(self, rows: NDArray[Any], scale: int, chunk_size: int | None) -> Iterator[tuple[int, Method, bytes]]:
         """Chunks of rows through the model, or as many as zstandard likes together if it makes less of them."""
-        assert self.model is not None and self.coder is not None and scale is not None
-        model, coder, factor = self.model, self.coder, scale
-        images = math.prod(rows.shape[1:]) / model.pixels
-        size = chunk_size or max(1, int(CHUNK_PIXELS / (images * model.pixels)))
-        slices = _slices(len(rows), size if images >= 1 else len(rows))  # below 1, all rows together are one image
+        assert self.model is not None and self.coder is not None
+        model, coder = self.model, self.coder
+        row_pixels = math.prod(rows.shape[1:])
+        size = chunk_size or max(1, CHUNK_PIXELS // row_pixels)
+        if row_pixels < model.pixels:
+            size = len(rows)  # all rows together are one image
+        slices = _slices(len(rows), size)
 
         def encode(part: slice) -> bytes:
-            return coder.encode(to_symbols(rows[part], factor).reshape(-1, model.pixels).astype(np.int64))
+            return coder.encode(to_symbols(rows[part], scale).reshape(-1, model.pixels).astype(np.int64))
 
         payloads = map_in_order(encode, slices, self.threads)
         together = 1 if chunk_size else max(1, _stored_chunk_size(rows) // size)

@@ -88,12 +88,11 @@ class CompressedArray:
         if not 0 <= row < len(self):
             raise IndexError(f"row {int(first)} of an array of {len(self)} rows")
         number = bisect.bisect_right(self._starts, row) - 1
-        block = self._block(number)
-        return block[(row - self._starts[number], *others)]
+        return self._block(number)[(row - self._starts[number], *others)].copy()
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         for number in range(len(self.directory.chunks)):
-            yield from self._block(number)
+            yield from self._block(number).copy()
 
     def __enter__(self) -> CompressedArray:
         return self
@@ -125,11 +124,11 @@ class CompressedArray:
         return out if self.shape else out.reshape(())
 
     def _block(self, number: int) -> NDArray[Any]:
-        """All rows of a chunk; the latest one is kept, since rows are often asked for one after the other."""
+        """All rows of a chunk, not to be changed: the latest is kept, since rows are often asked for one by one."""
         latest = self._latest
         if latest is None or latest[0] != number:
             latest = self._latest = number, self._decode(number)
-        return latest[1].copy()
+        return latest[1]
 
     def _decode(self, number: int) -> NDArray[Any]:
         chunk = self.directory.chunks[number]

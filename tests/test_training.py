@@ -23,6 +23,7 @@ from bbans.training.export import export
 from bbans.training.loop import bits_per_dimension, build, fit, fit_posterior, learning_rate, to_symbols, train
 from bbans.training.objectives import joint, sleep
 from bbans.training.recipe import PosteriorRecipe, Recipe, load_recipe
+from bbans.training.run import run
 
 RECIPE = Recipe(
     "blobs", (8, 8), "bernoulli", latents=2, hidden=(32,), latent_precision=10, epochs=8, batch_size=50,
@@ -193,6 +194,17 @@ def test_train_from_the_command_line(tmp_path: Path) -> None:
     for name in model.encoders:
         codec = bbans.Codec.of(model, posterior=name)
         assert (codec.decompress(codec.compress(images)) == images).all()
+
+
+def test_a_new_decoder_starts_its_further_encoders_anew(tmp_path: Path) -> None:
+    """A checkpoint of an encoder that was fitted to another decoder must not be taken up."""
+    posteriors = {"half-asleep": PosteriorRecipe("reverse-half-asleep", epochs=1)}
+    recipe = dataclasses.replace(RECIPE, epochs=1, posteriors=posteriors)
+    stale = tmp_path / "checkpoint-half-asleep.safetensors"
+    stale.write_bytes(b"of another run")
+    run(recipe, blobs(400, seed=0), tmp_path, quiet=True)
+    assert not list(tmp_path.glob("checkpoint-*"))
+    assert list(bbans.load_model(tmp_path).encoders) == ["amortized", "half-asleep"]
 
 
 def test_data_of_another_shape_is_refused() -> None:

@@ -65,6 +65,7 @@ class NumpyEngine:
         return evaluate
 
     def load_gradient(self, network: Network, backward: BackwardPass) -> Differentiate:
+        # All in float64: the bounds of the backward products are beyond float32.
         layers = [Prepared.of(layer, FLOAT64_EXACT) for layer in network.layers]
 
         def differentiate(inputs: NDArray[np.int64], cotangent: Cotangent) -> NDArray[np.int64]:

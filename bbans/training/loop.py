@@ -197,7 +197,7 @@ def fit(
         total=recipe.epochs,
         desc=recipe.name,
         unit="epoch",
-        disable=quiet,
+        disable=True if quiet else None,  # None: on a terminal only
     )
     for epoch in progress:
         total = 0.0

@@ -45,7 +45,10 @@ def run(recipe: Recipe, images: NDArray[np.uint8], folder: Path, quiet: bool = F
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = {name: folder / f"checkpoint-{name}.safetensors" for name in (POSTERIOR, *recipe.posteriors)}
     logs = {name: folder / log_name(name) for name in checkpoints}
+    anew = not checkpoints[POSTERIOR].exists()
     for name, checkpoint in checkpoints.items():
+        if anew:  # what was fitted to another decoder is of no use
+            checkpoint.unlink(missing_ok=True)
         if not checkpoint.exists():
             logs[name].unlink(missing_ok=True)
     network = train(recipe, images, logs[POSTERIOR], quiet, checkpoints[POSTERIOR])
