@@ -238,20 +238,23 @@ def info(source: str, as_json: bool) -> None:
 @click.option("--recipe", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A TOML file.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER",
               help="Where the model, the network before freezing and the log go.")  # fmt: skip
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @reports_errors
-def train(data: str, recipe: Path, output: Path, quiet: bool) -> None:
+def train(data: str, recipe: Path, output: Path, device: str, quiet: bool) -> None:
     """Train a model on the 8-bit images in DATA, and freeze it.
 
     DATA is a .npy or .npz file, an IDX file, a CIFAR binary batch, or a folder of such files or of pictures. A run
-    that was stopped goes on where it was.
+    that was stopped goes on where it was. Several processes, on one machine or more, train together under
+    torchrun: torchrun --nproc-per-node 2 -m bbans train ...
     """
     from bbans.training.data import read_images
     from bbans.training.recipe import load_recipe
     from bbans.training.run import run
+    from bbans.training.workers import Workers
 
-    measured = run(load_recipe(recipe), read_images(Path(data)), output, quiet)
-    if not quiet:
+    measured = run(load_recipe(recipe), read_images(Path(data)), output, not quiet, Workers.join(device))
+    if measured is not None and not quiet:
         for name, frozen in measured.frozen.items():
             before = measured.trained[name]
             click.echo(

@@ -6,7 +6,10 @@ import copy
 import dataclasses
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +20,22 @@ from click.testing import CliRunner
 import bbans
 from bbans.cli import main
 from bbans.errors import RecipeError
-from bbans.nets import VAE
+from bbans.nets import VAE, DiagonalGaussian
 from bbans.training.augment import deform
+from bbans.training.batches import to_symbols
 from bbans.training.export import export
-from bbans.training.loop import bits_per_dimension, build, fit, fit_posterior, learning_rate, to_symbols, train
-from bbans.training.objectives import joint, sleep
-from bbans.training.recipe import PosteriorRecipe, Recipe, load_recipe
+from bbans.training.loop import (
+    Journal,
+    bits_per_dimension,
+    build,
+    fit,
+    fit_posterior,
+    learning_rate,
+    model_objective,
+    train,
+)
+from bbans.training.objectives import denoising, entropy_annealing, from_aggregate_posterior, sleep, wake
+from bbans.training.recipe import CHOICES, PosteriorRecipe, Recipe, load_recipe
 from bbans.training.run import run
 
 RECIPE = Recipe(
@@ -45,7 +58,7 @@ def blobs(count: int, seed: int) -> np.ndarray:
 def test_a_trained_model_compresses_new_images(likelihood: str, tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, likelihood=likelihood)
     log = tmp_path / "log.jsonl"
-    network = train(recipe, blobs(2000, seed=0), log, quiet=True)
+    network = train(recipe, blobs(2000, seed=0), Journal(log))
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(lines) == 8 and lines[-1]["held_out"] < 0.8 * lines[0]["held_out"]
 
@@ -61,22 +74,19 @@ def test_a_trained_model_compresses_new_images(likelihood: str, tmp_path: Path) 
 
 def test_training_is_reproducible() -> None:
     recipe = dataclasses.replace(RECIPE, epochs=2)
-    first, second = (train(recipe, blobs(500, seed=0), quiet=True) for _ in range(2))
+    first, second = (train(recipe, blobs(500, seed=0)) for _ in range(2))
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-OBJECTIVES = ["wake", "sleep", "reverse-sleep", "reverse-half-asleep"]
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", CHOICES["objective"])
 def test_an_encoder_is_fitted_to_a_frozen_decoder(objective: str) -> None:
     """From a fresh encoder each objective finds a posterior that is far better than none, and leaves p alone."""
-    trained = train(RECIPE, blobs(2000, seed=0), quiet=True)
+    trained = train(RECIPE, blobs(2000, seed=0))
     fresh = copy.deepcopy(trained)
     fresh.encoder = build(dataclasses.replace(RECIPE, seed=9)).encoder
     posterior = PosteriorRecipe(objective, epochs=8, learning_rate=5e-3)
-    fitted = fit_posterior(fresh, posterior, RECIPE, blobs(2000, seed=0), quiet=True)
+    fitted = fit_posterior(fresh, posterior, RECIPE, blobs(2000, seed=0))
     for kept, before in zip(fitted.decoder.parameters(), trained.decoder.parameters(), strict=True):
         assert torch.equal(kept, before)
     pixels = to_symbols(RECIPE, torch.from_numpy(blobs(500, seed=2)).float())
@@ -100,21 +110,23 @@ class KnownModel:
 
     slope, variance = 0.5, 0.5
 
-    def sample(self, images: int, noise: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        z = torch.randn(images, 1, generator=noise)
-        return z, z + torch.randn(images, 1, generator=noise)
+    def prior_sample(self, images: int, noise: torch.Generator) -> torch.Tensor:
+        return torch.randn(images, 1, generator=noise)
 
-    def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.slope * x, torch.full_like(x, 0.5 * math.log(self.variance))
+    def dream(self, z: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
+        return z + torch.randn(len(z), 1, generator=noise)
+
+    def posterior(self, x: torch.Tensor) -> DiagonalGaussian:
+        return DiagonalGaussian(self.slope * x, torch.full_like(x, 0.5 * math.log(self.variance)))
 
 
 def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, epochs=4)
     images = blobs(600, seed=0)
-    whole = train(recipe, images, quiet=True)
+    whole = train(recipe, images)
     checkpoint = tmp_path / "checkpoint.safetensors"
     network = build(recipe)
-    objective = joint(recipe.annealing_epochs)
+    objective = model_objective(recipe)
 
     def interrupted(network: VAE, x: torch.Tensor, epoch: int, noise: torch.Generator) -> torch.Tensor:
         if epoch == 2:
@@ -122,15 +134,15 @@ def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path: Path) -> None:
         return objective(network, x, epoch, noise)
 
     with pytest.raises(KeyboardInterrupt):
-        fit(network, list(network.parameters()), interrupted, recipe, images, quiet=True, checkpoint=checkpoint)
-    resumed = train(recipe, images, quiet=True, checkpoint=checkpoint)
+        fit(network, list(network.parameters()), interrupted, recipe, images, Journal(checkpoint=checkpoint))
+    resumed = train(recipe, images, Journal(checkpoint=checkpoint))
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
     with pytest.raises(RecipeError, match="another recipe"):
-        train(dataclasses.replace(recipe, seed=5), images, quiet=True, checkpoint=checkpoint)
+        train(dataclasses.replace(recipe, seed=5), images, Journal(checkpoint=checkpoint))
     checkpoint.write_bytes(b"damaged")
     with pytest.raises(RecipeError, match="not a checkpoint"):
-        train(recipe, images, quiet=True, checkpoint=checkpoint)
+        train(recipe, images, Journal(checkpoint=checkpoint))
 
 
 def test_deforming_keeps_images_recognizable() -> None:
@@ -165,6 +177,7 @@ def test_recipes_of_shipped_models_are_those_of_the_paper(name: str) -> None:
         ("name = 'x'", "missing"),
         ("posteriors = 3", "posteriors must be tables"),
         ("[posteriors.x]\nalpha = 0.5", "x: .*missing"),
+        ("schedule = 'linear'", "schedule is 'linear'; expected one of: cosine, constant"),
         ("latents = 'ten'", "latents is 'ten'; expected a value of type int"),
     ],
 )
@@ -202,13 +215,93 @@ def test_a_new_decoder_starts_its_further_encoders_anew(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, epochs=1, posteriors=posteriors)
     stale = tmp_path / "checkpoint-half-asleep.safetensors"
     stale.write_bytes(b"of another run")
-    run(recipe, blobs(400, seed=0), tmp_path, quiet=True)
+    run(recipe, blobs(400, seed=0), tmp_path)
     assert not list(tmp_path.glob("checkpoint-*"))
     assert list(bbans.load_model(tmp_path).encoders) == ["amortized", "half-asleep"]
 
 
 def test_data_of_another_shape_is_refused() -> None:
     with pytest.raises(RecipeError, match="holds out 200 images, got 10 in all"):
-        train(RECIPE, blobs(10, seed=0), quiet=True)
+        train(RECIPE, blobs(10, seed=0))
     with pytest.raises(RecipeError, match=r"trains on uint8 images of shape \(8, 8\), got .* \(5, 4, 4\)"):
-        train(RECIPE, np.zeros((5, 4, 4), np.uint8), quiet=True)
+        train(RECIPE, np.zeros((5, 4, 4), np.uint8))
+
+
+def test_denoising_without_noise_is_the_wake_objective() -> None:
+    """GG 18 with a deviation of 0 is a weighted sum of two draws of the same ELBO."""
+    network = build(RECIPE)
+    x = to_symbols(RECIPE, torch.from_numpy(blobs(400, seed=0)).float())
+    quiet, loud = (
+        float(denoising(0.5, deviation)(network, x, 0, torch.Generator().manual_seed(0)).detach().mean())
+        for deviation in (0.0, 5.0)
+    )
+    expected = float(wake(network, x, 0, torch.Generator().manual_seed(1)).detach().mean())
+    assert quiet == pytest.approx(expected, rel=0.01)
+    assert abs(loud - expected) > 0.05 * expected
+
+
+def test_entropy_annealing_ends_in_the_elbo() -> None:
+    """IS-6: with lambda = 0 the entropy of q counts nothing, with lambda = 1 what is left is the negative ELBO."""
+    network = build(RECIPE)
+    x = to_symbols(RECIPE, torch.from_numpy(blobs(50, seed=0)).float())
+    start, middle, end = (
+        entropy_annealing(4)(network, x, epoch, torch.Generator().manual_seed(0)).detach() for epoch in (0, 2, 9)
+    )
+    entropy = network.posterior(x).entropy().detach()
+    assert torch.allclose(end, wake(network, x, 0, torch.Generator().manual_seed(0)).detach())
+    assert torch.allclose(start - end, entropy, atol=1e-3) and torch.allclose(middle - end, entropy / 2, atol=1e-3)
+
+
+def test_dreams_of_the_aggregate_posterior_look_like_the_data() -> None:
+    network = train(RECIPE, blobs(2000, seed=0))
+    x = to_symbols(RECIPE, torch.from_numpy(blobs(500, seed=2)).float())
+    dreams = from_aggregate_posterior(network, x, torch.Generator().manual_seed(0))
+    assert dreams.shape == x.shape
+    assert float((dreams.mean(0) - x.mean(0)).abs().max()) < 0.15
+
+
+def test_training_stops_when_it_gets_no_better(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=30, patience=2, learning_rate=0.5)
+    log = tmp_path / "log.jsonl"
+    train(recipe, blobs(500, seed=0), Journal(log))
+    held_out = [json.loads(line)["held_out"] for line in log.read_text().splitlines()]
+    assert len(held_out) == held_out.index(min(held_out)) + 3 < 30
+
+
+def test_the_last_epoch_is_kept_if_the_recipe_says_so() -> None:
+    seen: list[VAE] = []
+    recipe = dataclasses.replace(RECIPE, epochs=3, learning_rate=0.5, schedule="constant", keep="last", averaging=0.0)
+    kept = train(recipe, blobs(500, seed=0), Journal(after_epoch=lambda epoch, network: seen.append(network)))
+    for a, b in zip(kept.parameters(), seen[-1].parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_processes_train_together(tmp_path: Path) -> None:
+    """Two processes under torchrun make one model, written once, that has learned what one alone learns."""
+    (tmp_path / "recipe.toml").write_text(
+        "name = 'blobs'\nimage_shape = [8, 8]\nlikelihood = 'bernoulli'\nlatents = 2\nhidden = [32]\n"
+        "latent_precision = 10\nepochs = 6\nbatch_size = 50\nlearning_rate = 5e-3\naveraging = 0.9\n"
+        "validation_images = 200\n[posteriors.half-asleep]\nobjective = 'reverse-half-asleep'\nepochs = 1\n"
+    )
+    np.save(tmp_path / "images.npy", blobs(1000, seed=0))
+    arguments = ["images.npy", "--recipe", "recipe.toml", "--device", "cpu", "-o"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    free = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    rates = []
+    for start, folder in (([*torchrun, *free], "two"), ([sys.executable], "one")):
+        command = [*start, "-m", "bbans", "train", *arguments, folder]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        printed = re.findall(r", amortized: (\S+) bits/dim", done.stderr)
+        assert len(printed) == 1
+        rates.append(float(printed[0]))
+    assert rates[0] == pytest.approx(rates[1], rel=0.1)
+    assert len((tmp_path / "two" / "log-amortized.jsonl").read_text().splitlines()) == 6
+    assert list(bbans.load_model(tmp_path / "two").encoders) == ["amortized", "half-asleep"]
+
+
+def test_a_run_leaves_its_curves(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    run(dataclasses.replace(RECIPE, epochs=2), blobs(400, seed=0), tmp_path)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

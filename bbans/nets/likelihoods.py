@@ -58,7 +58,7 @@ class Bernoulli:
         return -functional.binary_cross_entropy_with_logits(outputs, pixels, reduction="none")
 
     def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
-        return (torch.rand(outputs.shape, generator=noise) < torch.sigmoid(outputs)).float()
+        return (torch.rand(outputs.shape, generator=noise, device=noise.device) < torch.sigmoid(outputs)).float()
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class DiscretizedLogistic:
 
     def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
         mean, log_scale = outputs.chunk(2, dim=1)
-        uniform = torch.rand(mean.shape, generator=noise).clamp(1e-6, 1 - 1e-6)
+        uniform = torch.rand(mean.shape, generator=noise, device=noise.device).clamp(1e-6, 1 - 1e-6)
         scale = torch.exp(log_scale.clamp(LOG_SCALE_MINIMUM, LOG_SCALE_MAXIMUM))
         return (128.0 * mean + scale * torch.logit(uniform)).round().clamp(0, 255)
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from bbans.nets.gaussian import DiagonalGaussian
 from bbans.nets.likelihoods import Likelihood
 
 LOG_DEVIATION_MINIMUM = -8.0
@@ -42,31 +43,29 @@ class VAE(nn.Module):
         with torch.no_grad():
             last.bias.copy_(torch.tensor(likelihood.initial_bias()).repeat_interleave(pixels))
 
-    def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation of q(z given x), each ``(images, latents)``."""
+    def posterior(self, pixels: Tensor) -> DiagonalGaussian:
+        """q(z given x) of each image."""
         mean, log_deviation = self.encoder(pixels / (self.likelihood.symbols - 1)).chunk(2, dim=1)
-        return mean, log_deviation.clamp(LOG_DEVIATION_MINIMUM, LOG_DEVIATION_MAXIMUM)
+        return DiagonalGaussian(mean, log_deviation.clamp(LOG_DEVIATION_MINIMUM, LOG_DEVIATION_MAXIMUM))
 
-    def terms(self, pixels: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """The two terms of the ELBO, in nats (GG equation 1).
+    def log_likelihood(self, pixels: Tensor, z: Tensor) -> Tensor:
+        """Log p(x given z) of each image, in nats, ``(images,)``."""
+        return self.likelihood.log_prob(self.decoder(z), pixels).sum(1)
 
-        ``pixels`` is float ``(images, pixels)`` with values ``0 .. symbols - 1``. Returns log p(x given z) of each
-        image ``(images,)``, for one sample z, and KL(q(z given x) to p(z)) in closed form, of each latent
-        ``(images, latents)``.
+    def elbo(self, pixels: Tensor, noise: torch.Generator | None = None, q: DiagonalGaussian | None = None) -> Tensor:
+        """One-sample ELBO of each image, in nats (GG equation 1), the KL term in closed form.
+
+        ``pixels`` is float ``(images, pixels)`` with values ``0 .. symbols - 1``; ``q`` is their posterior unless
+        another one is given.
         """
-        mean, log_deviation = self.posterior(pixels)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        latent = mean + torch.exp(log_deviation) * noise
-        log_likelihood = self.likelihood.log_prob(self.decoder(latent), pixels).sum(1)
-        return log_likelihood, 0.5 * (mean**2 + torch.exp(2 * log_deviation) - 1) - log_deviation
-
-    def elbo(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One-sample ELBO of each image, in nats."""
-        log_likelihood, kl = self.terms(pixels, generator)
-        return log_likelihood - kl.sum(1)
+        q = q or self.posterior(pixels)
+        return self.log_likelihood(pixels, q.sample(noise)) - q.kl_to_prior().sum(1)
 
     @torch.no_grad()
-    def sample(self, images: int, noise: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws from p(z, x): latents ``(images, latents)`` and float pixels ``(images, pixels)``."""
-        z = torch.randn(images, self.latents, generator=noise)
-        return z, self.likelihood.sample(self.decoder(z), noise)
+    def dream(self, z: Tensor, noise: torch.Generator) -> Tensor:
+        """Float pixels ``(images, pixels)`` drawn from p(x given z)."""
+        return self.likelihood.sample(self.decoder(z), noise)
+
+    def prior_sample(self, images: int, noise: torch.Generator) -> Tensor:
+        """Latents drawn from p(z), ``(images, latents)``."""
+        return torch.randn(images, self.latents, generator=noise, device=noise.device)

@@ -16,9 +16,9 @@ def deform(images: Tensor, generator: torch.Generator) -> Tensor:
     count, height, width = images.shape
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, generator=generator, device=generator.device)
 
-    linear = torch.eye(2) + 0.08 * normal(count, 2, 2)
+    linear = torch.eye(2, device=images.device) + 0.08 * normal(count, 2, 2)
     shift = 0.01 * normal(count, 2, 1)
     grid = functional.affine_grid(torch.cat([linear, shift], dim=2), [count, 1, height, width], align_corners=False)
     coarse = 0.035 * normal(count, 2, 5, 5)

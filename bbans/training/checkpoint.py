@@ -15,6 +15,8 @@ from bbans.errors import RecipeError
 from bbans.nets import VAE
 from bbans.npy import whole_file
 
+NUMBERS = ("epoch", "step", "best_epoch", "best_rate")
+
 
 @dataclass
 class State:
@@ -24,8 +26,8 @@ class State:
     average: VAE
     best: VAE
     optimizer: torch.optim.Optimizer
-    noise: torch.Generator
     best_rate: float
+    best_epoch: int = 0
     epoch: int = 0
     """How many epochs are done."""
     step: int = 0
@@ -37,12 +39,12 @@ class State:
 
 def save_checkpoint(path: Path, state: State, recipe: str) -> None:
     """Write the state; ``recipe`` says what run it belongs to."""
-    tensors: dict[str, Tensor] = {"noise": state.noise.get_state()}
+    tensors: dict[str, Tensor] = {}
     for name, module in state.modules().items():
         tensors |= {f"{name}/{key}": value.contiguous() for key, value in module.state_dict().items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": value.contiguous() for key, value in moments.items()}
-    numbers = {"epoch": state.epoch, "step": state.step, "best_rate": state.best_rate, "recipe": recipe}
+    numbers = {name: getattr(state, name) for name in NUMBERS} | {"recipe": recipe}
     with whole_file(path) as file:
         file.write(save(tensors, {"state": json.dumps(numbers)}))
 
@@ -60,12 +62,12 @@ def load_checkpoint(path: Path, state: State, recipe: str) -> None:
             raise RecipeError(f"{path} is a checkpoint of another recipe; remove it to start anew")
         for name, module in state.modules().items():
             module.load_state_dict(_part(tensors, name))
-        state.noise.set_state(tensors["noise"])
         optimizer = state.optimizer.state_dict()
         count = len(optimizer["param_groups"][0]["params"])
         optimizer["state"] = {index: _part(tensors, f"optimizer/{index}") for index in range(count)}
         state.optimizer.load_state_dict(optimizer)
-        state.epoch, state.step, state.best_rate = numbers["epoch"], numbers["step"], numbers["best_rate"]
+        for name in NUMBERS:
+            setattr(state, name, numbers[name])
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise RecipeError(f"{path} is not a checkpoint of this run, remove it to start anew: {error}") from error
 

@@ -27,9 +27,9 @@ def export(network: VAE, recipe: Recipe, pixels: Tensor, further: Mapping[str, V
     encoders = {POSTERIOR: network.encoder} | {name: other.encoder for name, other in (further or {}).items()}
     largest = network.likelihood.symbols - 1
     bins = PriorBins.of(recipe.latent_precision)
-    mean, log_deviation = network.posterior(pixels)
-    z = mean + torch.exp(log_deviation) * torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
-    kl = (0.5 * (mean**2 + torch.exp(2 * log_deviation) - 1) - log_deviation).sum(1).mean()
+    q = network.posterior(pixels)
+    z = q.sample(torch.Generator().manual_seed(0))
+    kl = q.kl_to_prior().sum(1).mean()
     latent_bits = recipe.latents * recipe.latent_precision - float(kl) / math.log(2)
     return Model(
         name=recipe.name,

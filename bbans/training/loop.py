@@ -5,26 +5,66 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from bbans.errors import RecipeError
 from bbans.nets import VAE, likelihood_named
-from bbans.training.augment import deform
+from bbans.training.batches import batches, check_images, split
 from bbans.training.checkpoint import State, load_checkpoint, save_checkpoint
-from bbans.training.objectives import Objective, joint, reverse_half_asleep, reverse_sleep, sleep, wake
+from bbans.training.objectives import (
+    Objective,
+    denoising,
+    entropy_annealing,
+    from_aggregate_posterior,
+    from_prior,
+    kl_annealing,
+    reverse_half_asleep,
+    reverse_sleep,
+    sleep,
+    wake,
+)
 from bbans.training.recipe import PosteriorRecipe, Recipe
+from bbans.training.workers import ALONE, Workers
 
 EVALUATION_BATCH = 1000
 ACTIVE_NATS = 0.1
 """A latent with a mean KL term above this is in use."""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Where a training is written down."""
+
+    log: Path | None = None
+    """A line of JSON an epoch: see :class:`Epoch`."""
+    checkpoint: Path | None = None
+    """The state after each epoch; a run that finds one goes on from it, to the very same result."""
+    progress: bool = False
+    """A progress bar on standard error, if that is a terminal."""
+    after_epoch: Callable[[int, VAE], object] | None = None
+    """Called with the number of epochs done and the averaged network."""
+
+
+SILENT = Journal()
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What the log says of an epoch."""
+
+    epoch: int
+    train: float
+    """The objective on the training images, in bits per dimension."""
+    held_out: float
+    """The negative ELBO on the held-out images, in bits per dimension."""
+    active_latents: int
 
 
 def build(recipe: Recipe) -> VAE:
@@ -39,82 +79,49 @@ def build(recipe: Recipe) -> VAE:
         )
 
 
-def to_symbols(recipe: Recipe, images: Tensor) -> Tensor:
-    """Grey levels 0..255, ``(images, height, width)``, as float pixels ``(images, pixels)`` in the model's alphabet.
-
-    A binary model rounds them: 128 and above become 1.
-    """
-    flat = images.reshape(len(images), -1)
-    if recipe.likelihood == "bernoulli":
-        return (flat > 127.5).float()
-    return flat.round()
-
-
-def check_images(recipe: Recipe, images: NDArray[np.uint8]) -> None:
-    """Raise :class:`bbans.errors.RecipeError` unless ``images`` are what the recipe trains on, and enough."""
-    if images.shape[1:] != recipe.image_shape or images.dtype != np.uint8:
-        raise RecipeError(
-            f"recipe {recipe.name} trains on uint8 images of shape {recipe.image_shape}, got an array of "
-            f"{images.dtype} with shape {images.shape}"
-        )
-    if len(images) <= recipe.validation_images:
-        raise RecipeError(
-            f"recipe {recipe.name} holds out {recipe.validation_images} images, got {len(images)} in all; lower "
-            f"validation_images"
-        )
-
-
-def split(recipe: Recipe, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    """Training images as they come, uint8, and held-out images as float pixels in the model's alphabet."""
-    data = torch.tensor(images)
-    training = len(data) - recipe.validation_images
-    return data[:training], to_symbols(recipe, data[training:].float())
-
-
 @torch.no_grad()
 def bits_per_dimension(network: VAE, pixels: Tensor, seed: int = 0) -> float:
     """Negative one-sample ELBO over ``pixels`` ``(images, pixels)``, in bits per dimension."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = Generator(pixels.device).manual_seed(seed)
     total = 0.0
     for batch in torch.split(pixels, EVALUATION_BATCH):
         total += float(network.elbo(batch, generator).sum())
-    return -total / math.log(2) / pixels.numel()
+    return -total / math.log(2) / max(1, pixels.numel())
 
 
-def batches(recipe: Recipe, images: Tensor, epoch: int) -> Iterator[Tensor]:
-    """One epoch of shuffled, partly deformed batches; a function of the recipe and the epoch's number alone."""
-    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-    plain = epoch >= recipe.epochs - recipe.plain_epochs
-    deformed = 0 if plain else round(recipe.augmented_share * recipe.batch_size)
-    order = torch.randperm(len(images), generator=generator)
-    for chosen in torch.split(order, recipe.batch_size):
-        batch = images[chosen].float()
-        if deformed:
-            batch[:deformed] = deform(batch[:deformed], generator)
-        yield to_symbols(recipe, batch)
+@torch.no_grad()
+def active_latents(network: VAE, pixels: Tensor) -> int:
+    """How many latents have a mean KL term that says something."""
+    return int((network.posterior(pixels).kl_to_prior().mean(0) > ACTIVE_NATS).sum())
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
     """The schedule, ``progress`` running from 0 to 1."""
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
     warm_up = 0.01
     if progress < warm_up:
         return recipe.learning_rate * progress / warm_up
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
+def model_objective(recipe: Recipe) -> Objective:
+    """What decoder and encoder are trained on together."""
+    if not recipe.annealing_epochs:
+        return wake
+    return {"kl": kl_annealing, "entropy": entropy_annealing}[recipe.annealing](recipe.annealing_epochs)
+
+
 def posterior_objective(posterior: PosteriorRecipe) -> Objective:
     """The objective that a recipe for an encoder names."""
-    named: dict[str, Objective] = {
+    dreams = {"prior": from_prior, "aggregate-posterior": from_aggregate_posterior}[posterior.dreams]
+    return {
         "wake": wake,
         "sleep": sleep,
         "reverse-sleep": reverse_sleep,
-        "reverse-half-asleep": reverse_half_asleep(posterior.alpha),
-    }
-    try:
-        return named[posterior.objective]
-    except KeyError:
-        known = ", ".join(named)
-        raise RecipeError(f"unknown objective {posterior.objective!r}; expected one of: {known}") from None
+        "reverse-half-asleep": reverse_half_asleep(posterior.alpha, dreams),
+        "denoising": denoising(posterior.alpha, posterior.noise_deviation),
+    }[posterior.objective]
 
 
 def average_into(average: nn.Module, current: nn.Module, decay: float) -> None:
@@ -124,17 +131,10 @@ def average_into(average: nn.Module, current: nn.Module, decay: float) -> None:
             kept.lerp_(new, 1 - decay)
 
 
-def train(
-    recipe: Recipe,
-    images: NDArray[np.uint8],
-    log: Path | None = None,
-    quiet: bool = False,
-    checkpoint: Path | None = None,
-) -> VAE:
+def train(recipe: Recipe, images: NDArray[np.uint8], journal: Journal = SILENT, workers: Workers = ALONE) -> VAE:
     """Train decoder and encoder together on grey images ``(images, *image_shape)``: see :func:`fit`."""
     network = build(recipe)
-    objective = joint(recipe.annealing_epochs)
-    return fit(network, list(network.parameters()), objective, recipe, images, log, quiet, checkpoint)
+    return fit(network, list(network.parameters()), model_objective(recipe), recipe, images, journal, workers)
 
 
 def fit_posterior(
@@ -142,9 +142,8 @@ def fit_posterior(
     posterior: PosteriorRecipe,
     recipe: Recipe,
     images: NDArray[np.uint8],
-    log: Path | None = None,
-    quiet: bool = False,
-    checkpoint: Path | None = None,
+    journal: Journal = SILENT,
+    workers: Workers = ALONE,
 ) -> VAE:
     """Fit the encoder anew, the generative model frozen, and return a network with that encoder: see :func:`fit`."""
     recipe = replace(
@@ -157,7 +156,19 @@ def fit_posterior(
     network = copy.deepcopy(network)
     network.decoder.requires_grad_(False)
     objective = posterior_objective(posterior)
-    return fit(network, list(network.encoder.parameters()), objective, recipe, images, log, quiet, checkpoint)
+    return fit(network, list(network.encoder.parameters()), objective, recipe, images, journal, workers)
+
+
+class _Loss(nn.Module):
+    """An objective as a module, whose gradients several processes can share."""
+
+    def __init__(self, network: VAE, objective: Objective) -> None:
+        super().__init__()
+        self.network = network
+        self.objective = objective
+
+    def forward(self, pixels: Tensor, epoch: int, noise: Generator) -> Tensor:
+        return self.objective(self.network, pixels, epoch, noise).mean()
 
 
 def fit(
@@ -166,74 +177,86 @@ def fit(
     objective: Objective,
     recipe: Recipe,
     images: NDArray[np.uint8],
-    log: Path | None = None,
-    quiet: bool = False,
-    checkpoint: Path | None = None,
+    journal: Journal = SILENT,
+    workers: Workers = ALONE,
 ) -> VAE:
-    """Move ``parameters`` of ``network`` to minimize ``objective``; returns the averaged network of the best epoch.
+    """Move ``parameters`` of ``network`` to minimize ``objective``; returns the averaged network of the kept epoch.
 
-    The best epoch is the one with the lowest negative ELBO on held-out images. A line of JSON an epoch goes to
-    ``log``: the objective on the training images and the rate on the held-out ones, both in bits per dimension, and
-    how many latents are in use. With a ``checkpoint`` the state is saved there after every epoch, and a run that
-    finds one goes on from it, to the very same result. Raises :class:`bbans.errors.RecipeError` if the images are
-    not of the recipe's shape, or the checkpoint not of this recipe.
+    The best epoch is the one with the lowest negative ELBO on held-out images. Raises
+    :class:`bbans.errors.RecipeError` if the images are not of the recipe's shape, or the journal's checkpoint not of
+    this recipe.
     """
     check_images(recipe, images)
-    data, held_out = split(recipe, images)
+    data, held_out = split(recipe, images, workers.device)
+    network.to(workers.device)
     state = State(
         network,
         average=copy.deepcopy(network),
         best=copy.deepcopy(network),
         optimizer=torch.optim.AdamW(parameters, lr=0.0, weight_decay=recipe.weight_decay),
-        noise=torch.Generator().manual_seed(recipe.seed),
         best_rate=math.inf,
     )
-    if checkpoint is not None and checkpoint.exists():
-        load_checkpoint(checkpoint, state, repr(recipe))
-    steps = recipe.epochs * math.ceil(len(data) / recipe.batch_size)
+    if journal.checkpoint is not None and journal.checkpoint.exists():
+        load_checkpoint(journal.checkpoint, state, repr(recipe))
+    loss = workers.together(_Loss(network, objective))
     progress = tqdm(
         range(state.epoch, recipe.epochs),
         initial=state.epoch,
         total=recipe.epochs,
         desc=recipe.name,
         unit="epoch",
-        disable=True if quiet else None,  # None: on a terminal only
+        disable=None if journal.progress and workers.first else True,  # None: on a terminal only
     )
     for epoch in progress:
-        total = 0.0
-        for pixels in batches(recipe, data, epoch):
-            for group in state.optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, state.step / steps)
-            loss = objective(network, pixels, epoch, state.noise)
-            state.optimizer.zero_grad(set_to_none=True)
-            loss.mean().backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, 200.0)
-            state.optimizer.step()
-            state.step += 1
-            average_into(state.average, network, min(recipe.averaging, (1 + state.step) / (10 + state.step)))
-            total += float(loss.detach().sum())
+        if recipe.patience and epoch - state.best_epoch > recipe.patience:
+            break
+        train_rate = _one_epoch(state, loss, parameters, recipe, data, epoch, workers)
         rate = bits_per_dimension(state.average, held_out)
-        train_rate = total / len(data) / network.pixels / math.log(2)
-        if rate < state.best_rate:
-            state.best.load_state_dict(state.average.state_dict())
-            state.best_rate = rate
         state.epoch = epoch + 1
+        if rate < state.best_rate or recipe.keep == "last":
+            state.best.load_state_dict(state.average.state_dict())
+            state.best_rate, state.best_epoch = rate, epoch
         progress.set_postfix(train=f"{train_rate:.4f}", held_out=f"{rate:.4f}", best=f"{state.best_rate:.4f}")
-        if checkpoint is not None:
-            save_checkpoint(checkpoint, state, repr(recipe))
-        if log is not None:
-            line = {
-                "epoch": epoch,
-                "train": train_rate,
-                "held_out": rate,
-                "active_latents": active_latents(state.average, held_out),
-            }
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        if workers.first:
+            _write_down(journal, Epoch(epoch, train_rate, rate, active_latents(state.average, held_out)), state, recipe)
+    workers.wait()
     return state.best.eval()
 
 
-@torch.no_grad()
-def active_latents(network: VAE, pixels: Tensor) -> int:
-    """How many latents have a mean KL term that says something."""
-    return int((network.terms(pixels, torch.Generator().manual_seed(0))[1].mean(0) > ACTIVE_NATS).sum())
+def _one_epoch(
+    state: State,
+    loss: nn.Module,
+    parameters: list[nn.Parameter],
+    recipe: Recipe,
+    data: Tensor,
+    epoch: int,
+    workers: Workers,
+) -> float:
+    """Take the steps of an epoch; returns the mean of the objective, in bits per dimension."""
+    steps = recipe.epochs * math.ceil(len(data) / recipe.batch_size)
+    noise = workers.noise(recipe.seed + 1, epoch)
+    total = torch.zeros((), device=workers.device)
+    taken = 0
+    for pixels in batches(recipe, data, epoch, workers):
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, state.step / steps)
+        mean = loss(pixels, epoch, noise)
+        state.optimizer.zero_grad(set_to_none=True)
+        mean.backward()
+        nn.utils.clip_grad_norm_(parameters, 200.0)
+        state.optimizer.step()
+        state.step += 1
+        average_into(state.average, state.network, min(recipe.averaging, (1 + state.step) / (10 + state.step)))
+        total += mean.detach()
+        taken += 1
+    return float(total) / taken / state.network.pixels / math.log(2)
+
+
+def _write_down(journal: Journal, epoch: Epoch, state: State, recipe: Recipe) -> None:
+    if journal.checkpoint is not None:
+        save_checkpoint(journal.checkpoint, state, repr(recipe))
+    if journal.log is not None:
+        with journal.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(vars(epoch)) + "\n")
+    if journal.after_epoch is not None:
+        journal.after_epoch(epoch.epoch + 1, state.average)

@@ -17,16 +17,31 @@ from bbans.errors import RecipeError
 
 Parsed = TypeVar("Parsed")
 
+CHOICES = {
+    "likelihood": ("bernoulli", "discretized-logistic"),
+    "schedule": ("cosine", "constant"),
+    "keep": ("best", "last"),
+    "annealing": ("kl", "entropy"),
+    "objective": ("wake", "sleep", "reverse-sleep", "reverse-half-asleep", "denoising"),
+    "dreams": ("prior", "aggregate-posterior"),
+}
+"""What the keys that name something can be."""
+
 
 @dataclass(frozen=True)
 class PosteriorRecipe:
     """A further encoder, fitted while the generative model is frozen; it starts from the one trained with it."""
 
     objective: str
-    """``wake``, ``sleep``, ``reverse-sleep`` or ``reverse-half-asleep``: see :mod:`bbans.training.objectives`."""
+    """``wake``, ``sleep``, ``reverse-sleep``, ``reverse-half-asleep`` or ``denoising``: see
+    :mod:`bbans.training.objectives`."""
     epochs: int
     alpha: float = 0.5
-    """Share of dreams in ``reverse-half-asleep``."""
+    """Share of dreams in ``reverse-half-asleep``, weight of the noisy term in ``denoising``."""
+    dreams: str = "prior"
+    """Where the latents of dreams come from in ``reverse-half-asleep``: ``prior`` or ``aggregate-posterior``."""
+    noise_deviation: float = 0.2
+    """Of the noise of ``denoising``, in units of the range of a pixel."""
     learning_rate: float = 3e-4
     augmented_share: float = 0.0
 
@@ -47,14 +62,22 @@ class Recipe:
     epochs: int
     batch_size: int = 128
     learning_rate: float = 1e-3
-    """Peak of the schedule: a short linear warm-up, then half a cosine down to zero."""
+    """Peak of the schedule."""
+    schedule: str = "cosine"
+    """``cosine`` (a short linear warm-up, then half a cosine down to zero) or ``constant``."""
     weight_decay: float = 0.0
     averaging: float = 0.999
     """Decay of the exponential moving average of the weights, which is what is kept."""
     validation_images: int = 5000
-    """Taken from the end of the training set; the epoch that does best on them is kept."""
+    """Taken from the end of the training set; none of them is trained on."""
+    keep: str = "best"
+    """Which epoch's weights are kept: ``best`` (the one that does best on the held-out images) or ``last``."""
+    patience: int = 0
+    """Training stops after so many epochs without a better one; 0 never stops it early."""
+    annealing: str = "kl"
+    """What is annealed, if anything: the weight of the KL term (``kl``) or of the posterior's entropy (``entropy``)."""
     annealing_epochs: int = 0
-    """Over how many epochs the weight of the KL term rises from 0 to 1, so that no latent is given up early."""
+    """Over how many epochs that weight rises from 0 to 1, so that no latent is given up early."""
     augmented_share: float = 0.0
     """Share of each batch that is deformed (rotated, sheared, scaled, bent) at random."""
     plain_epochs: int = 0
@@ -91,6 +114,8 @@ def _parse(kind: type[Parsed], table: dict[str, Any], where: str) -> Parsed:
             value = float(value)
         elif expected != type(value).__name__:
             raise RecipeError(f"{where}: {key} is {value!r}; expected a value of type {expected}")
+        if value not in CHOICES.get(key, (value,)):
+            raise RecipeError(f"{where}: {key} is {value!r}; expected one of: {', '.join(CHOICES[key])}")
         values[key] = value
     try:
         return kind(**values)

@@ -18,9 +18,12 @@ from bbans.intervals.distribution import Symbols
 from bbans.model import FILE_NAME, save_model
 from bbans.nets import VAE
 from bbans.portable.engines import engine_named
+from bbans.training.batches import check_images, split
+from bbans.training.curves import plot_curves
 from bbans.training.export import POSTERIOR, export
-from bbans.training.loop import bits_per_dimension, check_images, fit_posterior, split, train
+from bbans.training.loop import Journal, bits_per_dimension, fit_posterior, train
 from bbans.training.recipe import Recipe
+from bbans.training.workers import ALONE, Workers
 
 BATCH = 500
 
@@ -35,32 +38,49 @@ class Measured:
     """...and of the model in integers, with its bins and frequencies."""
 
 
-def run(recipe: Recipe, images: NDArray[np.uint8], folder: Path, quiet: bool = False) -> Measured:
+def run(
+    recipe: Recipe, images: NDArray[np.uint8], folder: Path, progress: bool = False, workers: Workers = ALONE
+) -> Measured | None:
     """Train on ``images``, freeze, and leave the model, the networks it was frozen from and logs in ``folder``.
 
-    A run that was stopped goes on from the checkpoints that it left there, to the very same result.
-    Raises :class:`bbans.errors.RecipeError` if the images are not what the recipe trains on.
+    A run that was stopped goes on from the checkpoints that it left there, to the very same result. Of several
+    processes that train together, only the first writes and measures; the others return None. Raises
+    :class:`bbans.errors.RecipeError` if the images are not what the recipe trains on.
     """
     check_images(recipe, images)
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoints = {name: folder / f"checkpoint-{name}.safetensors" for name in (POSTERIOR, *recipe.posteriors)}
-    logs = {name: folder / log_name(name) for name in checkpoints}
-    anew = not checkpoints[POSTERIOR].exists()
-    for name, checkpoint in checkpoints.items():
-        if anew:  # what was fitted to another decoder is of no use
-            checkpoint.unlink(missing_ok=True)
-        if not checkpoint.exists():
-            logs[name].unlink(missing_ok=True)
-    network = train(recipe, images, logs[POSTERIOR], quiet, checkpoints[POSTERIOR])
-    networks = {POSTERIOR: network}
+    names = (POSTERIOR, *recipe.posteriors)
+    journals = {
+        name: Journal(folder / log_name(name), folder / f"checkpoint-{name}.safetensors", progress) for name in names
+    }
+    if workers.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        _clear(journals)
+    workers.wait()
+    networks = {POSTERIOR: train(recipe, images, journals[POSTERIOR], workers)}
     for name, posterior in recipe.posteriors.items():
-        networks[name] = fit_posterior(network, posterior, recipe, images, logs[name], quiet, checkpoints[name])
+        networks[name] = fit_posterior(networks[POSTERIOR], posterior, recipe, images, journals[name], workers)
+    if not workers.first:
+        return None
     for name, trained in networks.items():
-        (folder / network_name(name)).write_bytes(save(trained.state_dict()))
+        (folder / network_name(name)).write_bytes(save(trained.cpu().state_dict()))
+    plot_curves({name: folder / log_name(name) for name in names}, folder / "curves.png")
     measured = freeze_run(recipe, networks, split(recipe, images)[1], folder)
-    for checkpoint in checkpoints.values():
-        checkpoint.unlink()
+    for journal in journals.values():
+        assert journal.checkpoint is not None
+        journal.checkpoint.unlink(missing_ok=True)
     return measured
+
+
+def _clear(journals: Mapping[str, Journal]) -> None:
+    """Remove what an earlier run left that this one can't go on from."""
+    first = journals[POSTERIOR].checkpoint
+    anew = first is None or not first.exists()
+    for journal in journals.values():
+        assert journal.checkpoint is not None and journal.log is not None
+        if anew:  # what was fitted to another decoder is of no use
+            journal.checkpoint.unlink(missing_ok=True)
+        if not journal.checkpoint.exists():
+            journal.log.unlink(missing_ok=True)
 
 
 def network_name(posterior: str) -> str:

@@ -1,0 +1,35 @@
+"""The diagonal Gaussian that an encoder gives for each image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalGaussian:
+    """q(z given x): each latent by itself, ``(images, latents)``; all results are in nats."""
+
+    mean: Tensor
+    log_deviation: Tensor
+
+    def sample(self, noise: torch.Generator | None = None) -> Tensor:
+        """One draw for each image, through which gradients flow."""
+        standard = torch.randn(self.mean.shape, generator=noise, device=self.mean.device)
+        return self.mean + torch.exp(self.log_deviation) * standard
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density of latents, summed to ``(images,)``."""
+        standardized = (z - self.mean) * torch.exp(-self.log_deviation)
+        return -(0.5 * standardized**2 + self.log_deviation + 0.5 * math.log(2 * math.pi)).sum(1)
+
+    def kl_to_prior(self) -> Tensor:
+        """KL(q to N(0, I)) of each latent, ``(images, latents)``."""
+        return 0.5 * (self.mean**2 + torch.exp(2 * self.log_deviation) - 1) - self.log_deviation
+
+    def entropy(self) -> Tensor:
+        """Differential entropy, summed to ``(images,)``."""
+        return (self.log_deviation + 0.5 * math.log(2 * math.pi * math.e)).sum(1)
