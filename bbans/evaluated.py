@@ -8,15 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.inference.amortized import posterior_of_outputs
-from bbans.inference.refined import Optimizer, RefinedPosterior
+from bbans.inference.refined import Climb, RefinedPosterior, natural_gradient
 from bbans.intervals import Bernoulli, DiscretizedLogistic, GaussianBins, PriorBins, Uniform, bernoulli, logistic
 from bbans.intervals.distribution import Symbols
-from bbans.intervals.gaussian import CENTRE_FRACTION
 from bbans.model import Model
+from bbans.portable.descent import Descent
 from bbans.portable.engine import Engine, Evaluate
-from bbans.portable.network import OUTPUT_FRACTION, BackwardPass
 
-GRADIENT_FRACTION = {"bernoulli": bernoulli.PRECISION, "discretized-logistic": logistic.GRADIENT_FRACTION}
+LOG_PROB_GRADIENTS = {
+    "bernoulli": bernoulli.log_prob_gradient,
+    "discretized-logistic": logistic.log_prob_gradient,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,18 +33,18 @@ class EvaluatedModel:
 
     @staticmethod
     def of(
-        model: Model, posterior: str, engine: Engine, steps: int = 0, optimizer: Optimizer | None = None
+        model: Model, posterior: str, engine: Engine, steps: int = 0, climb: Climb = natural_gradient
     ) -> EvaluatedModel:
         """Load both networks on ``engine``, for a posterior refined by ``steps`` steps.
 
-        An ``optimizer`` other than the format's is for experiments only.
+        A ``climb`` other than the format's is for experiments only.
         """
         return EvaluatedModel(
             model,
             PriorBins.of(model.latent_precision),
             engine.load(model.encoder(posterior)),
             engine.load(model.decoder),
-            _refined(model, engine, steps, optimizer or Optimizer()) if steps else None,
+            _refined(model, engine, steps, climb) if steps else None,
         )
 
     def prior(self, images: int) -> Uniform:
@@ -66,22 +68,11 @@ def _likelihood(model: Model, outputs: NDArray[np.int64]) -> Bernoulli | Discret
     return DiscretizedLogistic.from_outputs(mean.ravel(), log_scale.ravel())
 
 
-def _likelihood_gradient(model: Model, outputs: NDArray[np.int64], x: Symbols) -> NDArray[np.int64]:
-    """The gradient of log p(x given z) with respect to decoder outputs, in integers."""
-    likelihood = _likelihood(model, outputs)
-    if isinstance(likelihood, Bernoulli):
-        return likelihood.logit_gradient(x.ravel()).reshape(outputs.shape)
-    return np.concatenate([part.reshape(x.shape) for part in likelihood.gradients(x.ravel())], axis=1)
-
-
-def _refined(model: Model, engine: Engine, steps: int, optimizer: Optimizer) -> RefinedPosterior:
-    backward = BackwardPass.of(model.decoder)
-    unit = backward.exponent - GRADIENT_FRACTION[model.likelihood] - OUTPUT_FRACTION + CENTRE_FRACTION
+def _refined(model: Model, engine: Engine, steps: int, climb: Climb) -> RefinedPosterior:
     return RefinedPosterior(
-        engine.load_gradient(model.decoder, backward),
-        lambda outputs, x: _likelihood_gradient(model, outputs, x),
-        2.0**unit,
+        engine.load_gradient(Descent.of(model.decoder)),
+        LOG_PROB_GRADIENTS[model.likelihood],
         model.decoder.input_magnitude,
         steps,
-        optimizer,
+        climb,
     )

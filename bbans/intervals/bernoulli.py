@@ -34,6 +34,21 @@ def _frequency_of_one() -> Integers:
     return table
 
 
+@cache
+def _probability_of_one() -> NDArray[np.float32]:
+    """The probability of a one for each rounded logit."""
+    table = (_frequency_of_one() / float(1 << PRECISION)).astype(np.float32)
+    table.flags.writeable = False
+    return table
+
+
+def log_prob_gradient(logits: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The gradient of log p(x) with respect to logits, for pixels 0.0 and 1.0; all of one shape."""
+    place = np.rint((logits + np.float32(LOGIT_MAXIMUM)) * np.float32(1 << STEP_BITS)).astype(np.intp)
+    gradient: NDArray[np.float32] = x - np.take(_probability_of_one(), place, mode="clip")
+    return gradient
+
+
 @dataclass(frozen=True, eq=False)
 class Bernoulli:
     """One Bernoulli distribution for each entry of ``frequency_of_one``, uint64 ``(n,)``."""
@@ -48,10 +63,6 @@ class Bernoulli:
         rounded = (logits + (1 << (dropped - 1))) >> dropped
         steps = LOGIT_MAXIMUM << STEP_BITS
         return Bernoulli(_frequency_of_one()[np.minimum(np.maximum(rounded, -steps), steps) + steps])
-
-    def logit_gradient(self, symbols: Symbols) -> Signed:
-        """The gradient of log p(symbol) with respect to the logit, in units of ``2**-PRECISION``."""
-        return (symbols << PRECISION) - self.frequency_of_one.astype(np.int64)
 
     def __len__(self) -> int:
         return len(self.frequency_of_one)

@@ -32,10 +32,12 @@ BEYOND = 1 << 26
 """An outermost edge: further from every mean, in every scale, than the table reaches."""
 TABLE_LIMIT = 18
 GUESS_BITS = 12
-FAR = 64
-"""A frequency below this is too coarse to take a gradient of."""
-GRADIENT_FRACTION = 16
-GRADIENT_MAXIMUM = 1 << 26
+GRADIENT_BITS = 5
+"""Gradients come from tables with a node every ``2**-GRADIENT_BITS``..."""
+GRADIENT_LIMIT = 18
+"""...as far out as this."""
+
+Floats32 = NDArray[np.float32]
 
 _table = cache(lambda: DistributionTable.of(elementary.logistic, TABLE_LIMIT, (1 << PRECISION) - LEVELS))
 _inverse_scales = cache(lambda: inverse_scales(LOG_SCALE_MINIMUM, LOG_SCALE_MAXIMUM))
@@ -60,10 +62,49 @@ def _quantiles() -> NDArray[np.float64]:
     return standardized * float(1 << (SCALE_FRACTION + MEAN_FRACTION))
 
 
-def _gradient_integers(gradient: NDArray[np.float64]) -> Signed:
-    limit = float(GRADIENT_MAXIMUM)
-    scaled = np.rint(gradient * float(1 << GRADIENT_FRACTION))
-    return np.minimum(np.maximum(scaled, -limit), limit).astype(np.int64)
+@cache
+def _gradient_tables() -> tuple[Floats32, Floats32, Floats32]:
+    """The logistic function, and for each log-scale s: exp(-s), and d/ds of log(1 - exp(-exp(-s)))."""
+    steps = np.arange(-GRADIENT_LIMIT << GRADIENT_BITS, (GRADIENT_LIMIT << GRADIENT_BITS) + 1)
+    cumulative = elementary.logistic(steps / float(1 << GRADIENT_BITS))
+    cumulative[0], cumulative[-1] = 0.0, 1.0
+    steps = np.arange(LOG_SCALE_MINIMUM << GRADIENT_BITS, (LOG_SCALE_MAXIMUM << GRADIENT_BITS) + 1)
+    inverse = elementary.exponential(-steps / float(1 << GRADIENT_BITS))
+    narrowing = -inverse / (elementary.exponential(inverse) - 1.0)
+    tables = cumulative.astype(np.float32), inverse.astype(np.float32), narrowing.astype(np.float32)
+    for table in tables:
+        table.flags.writeable = False
+    return tables
+
+
+def log_prob_gradient(outputs: Floats32, x: Floats32) -> Floats32:
+    """The gradient of log p(x) with respect to real decoder outputs.
+
+    ``outputs`` is ``(images, 2 * pixels)``: means in 128 grey levels, then logs of scales in grey levels; ``x`` is
+    ``(images, pixels)`` with values 0.0 to 255.0. With F the logistic function, and a and b the standardized edges
+    above and below a pixel's level, log p is log F(a) + log F(-b) + log(1 - exp(b - a)), of which the first level has
+    only the first term and the last level only the second.
+    """
+    cumulative, inverse_scales, narrowing = _gradient_tables()
+    mean, log_scale = np.split(outputs, 2, axis=1)
+    half, unit = np.float32(0.5), np.float32(1 << GRADIENT_BITS)
+    first, last = x == 0, x == LEVELS - 1
+    place = np.rint((log_scale - np.float32(LOG_SCALE_MINIMUM)) * unit).astype(np.intp)
+    inverse = np.take(inverse_scales, place, mode="clip")
+    centred = x - mean * np.float32(128)
+    below, above = (centred - half) * inverse, (centred + half) * inverse
+    below[first], above[last] = -GRADIENT_LIMIT, GRADIENT_LIMIT
+    limit = np.float32(GRADIENT_LIMIT)
+    below_place, above_place = (np.rint((edge + limit) * unit).astype(np.intp) for edge in (below, above))
+    up_to_below = np.take(cumulative, below_place, mode="clip")
+    beyond_above = np.float32(1) - np.take(cumulative, above_place, mode="clip")
+    gradient = np.empty_like(outputs)
+    to_mean, to_log_scale = np.split(gradient, 2, axis=1)
+    np.multiply((up_to_below - beyond_above) * inverse, np.float32(128), out=to_mean)
+    between = np.take(narrowing, place, mode="clip")
+    between[first | last] = 0
+    np.add(below * up_to_below - above * beyond_above, between, out=to_log_scale)
+    return gradient
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,31 +131,6 @@ class DiscretizedLogistic:
     def interval(self, symbols: Symbols) -> tuple[Integers, Integers]:
         start, stop = self._start(symbols), self._start(symbols + 1)
         return start.astype(np.uint64), (stop - start).astype(np.uint64)
-
-    def gradients(self, symbols: Symbols) -> tuple[Signed, Signed]:
-        """The gradients of log p(symbol) with respect to mean and log-scale, as decoder outputs give them.
-
-        In units of ``2**-GRADIENT_FRACTION``, clipped to ``GRADIENT_MAXIMUM``. With F the logistic function, whose
-        density is F (1 - F), and a and b the standardized edges above and below: the first is
-        (F(a) + F(b) - 1) / scale, the second (b F'(b) - a F'(a)) / (F(a) - F(b)).
-        """
-        edges = _edges()
-        unit = float(1 << (MEAN_FRACTION + SCALE_FRACTION))
-        below = ((edges[symbols] - self.mean) * self.inverse_scale).astype(np.float64) / unit
-        above = ((edges[symbols + 1] - self.mean) * self.inverse_scale).astype(np.float64) / unit
-        start, stop = self._start(symbols) - symbols, self._start(symbols + 1) - symbols
-        total = float((1 << PRECISION) - LEVELS)
-        cumulative_below, cumulative_above = start / total, np.minimum(stop / total, 1.0)
-        density_below = cumulative_below * (1.0 - cumulative_below)
-        density_above = cumulative_above * (1.0 - cumulative_above)
-        mass = (stop - start) / float(1 << PRECISION)
-        mean = 128.0 * (cumulative_above + cumulative_below - 1.0)
-        mean = mean * (self.inverse_scale / float(1 << SCALE_FRACTION))
-        inside = (below * density_below - above * density_above) / mass
-        # Far out the table is flat; there log p falls like the distance itself.
-        far = stop - start < FAR
-        log_scale = np.where(far, np.minimum(np.abs(below), np.abs(above)), inside)
-        return _gradient_integers(mean), _gradient_integers(log_scale)
 
     def locate(self, values: Integers) -> tuple[Symbols, Integers, Integers]:
         symbols = self._guess(values)

@@ -11,16 +11,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.portable.network import BackwardPass, Network
+from bbans.portable.descent import Descent, Floats32
+from bbans.portable.network import Network
 
 Evaluate = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 """Evaluates a network: integers ``(images, inputs)`` to integers ``(images, outputs)``."""
 
 
-Cotangent = Callable[[NDArray[np.int64], slice], NDArray[np.int64]]
-"""From a network's results for some of the images to the gradient of something with respect to them."""
-Differentiate = Callable[[NDArray[np.int64], Cotangent], NDArray[np.int64]]
-"""The gradient with respect to a network's inputs, by the rules of :class:`bbans.portable.network.BackwardPass`."""
+Cotangent = Callable[[Floats32, slice], Floats32]
+"""From a network's real results for some of the images, float32 ``(images, outputs)``, to the gradient of something
+with respect to them."""
+Differentiate = Callable[[NDArray[np.int64], Cotangent], NDArray[np.float64]]
+"""From integers ``(images, inputs)`` to the gradient with respect to one unit of each, by the rules of
+:mod:`bbans.portable.descent`."""
 
 
 class Engine(Protocol):
@@ -33,5 +36,5 @@ class Engine(Protocol):
     def load(self, network: Network) -> Evaluate:
         """A function that evaluates ``network``, safe to call from several threads."""
 
-    def load_gradient(self, network: Network, backward: BackwardPass) -> Differentiate:
-        """A function that runs a gradient backward through ``network``, safe to call from several threads."""
+    def load_gradient(self, descent: Descent) -> Differentiate:
+        """A function that runs gradients backward through a network, safe to call from several threads."""

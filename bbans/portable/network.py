@@ -11,7 +11,6 @@ product over unfolded patches, with the same bound.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,11 +43,6 @@ class Linear:
         rows = np.abs(self.weight.astype(np.int64)).sum(axis=1).tolist()
         biases = self.bias.tolist()
         return max(int(row) * input_magnitude + abs(int(bias)) for row, bias in zip(rows, biases, strict=True))
-
-    def backward_bound(self, gradient_magnitude: int) -> int:
-        """The same for the backward product ``weight.T @ gradient``."""
-        columns = np.abs(self.weight.astype(np.int64)).sum(axis=0)
-        return int(columns.max()) * gradient_magnitude
 
     @property
     def output_magnitude(self) -> int:
@@ -100,33 +94,3 @@ class Network:
         """The largest magnitude of a sum in each layer: the proof of exactness."""
         magnitudes = [self.input_magnitude] + [layer.output_magnitude for layer in self.layers]
         return [layer.bound(magnitude) for layer, magnitude in zip(self.layers, magnitudes, strict=False)]
-
-
-GRADIENT_MAXIMUM = 1 << 26
-"""Gradients are clipped to this magnitude, with which every backward product is exact."""
-
-
-@dataclass(frozen=True)
-class BackwardPass:
-    """How the gradient of a network runs backward through it in integers, exactly.
-
-    The gradient with respect to a layer's results is multiplied with the transposed weights, shifted right by
-    ``shifts[layer]``, rounding down, and clipped to ``GRADIENT_MAXIMUM``; where a hidden result was clipped it is zero.
-    The shifts keep gradients about as large as they came, by the norm of the weights, so that neither end of their
-    range is lost. ``exponent`` says what an integer gradient with respect to the network's inputs stands for:
-    ``2**exponent`` times the unit of the gradient that was put in.
-    """
-
-    shifts: tuple[int, ...]
-    exponent: int
-
-    @staticmethod
-    def of(network: Network) -> BackwardPass:
-        """Raises :class:`bbans.errors.ModelError` if a product could be inexact."""
-        for index, layer in enumerate(network.layers):
-            bound = layer.backward_bound(GRADIENT_MAXIMUM)
-            if bound > FLOAT64_EXACT:
-                raise ModelError(f"layer {index}: gradients can reach {bound}, over 2**53, and would not be exact")
-        norms = [int((layer.weight.astype(np.int64) ** 2).sum(axis=0).max()) for layer in network.layers]
-        shifts = tuple(math.isqrt(norm).bit_length() for norm in norms)
-        return BackwardPass(shifts, sum(shifts) - sum(layer.shift for layer in network.layers))

@@ -8,12 +8,62 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, CoarseLayer, Descent, Floats32
 from bbans.portable.engine import Cotangent, Differentiate, Evaluate
-from bbans.portable.network import FLOAT32_EXACT, FLOAT64_EXACT, GRADIENT_MAXIMUM, BackwardPass, Linear, Network
+from bbans.portable.network import FLOAT32_EXACT, Linear, Network
+
+
+@dataclass(frozen=True)
+class NumpyEngine:
+    """The default :class:`bbans.portable.engine.Engine`."""
+
+    block: int = 512
+    """Images evaluated at once: enough for the matrix product, few enough to stay in cache."""
+    gradient_block: int = 256
+    name: str = "numpy"
+
+    def load(self, network: Network) -> Evaluate:
+        layers = [_Layer.of(*pair) for pair in zip(network.layers, network.bounds(), strict=True)]
+
+        def evaluate(inputs: NDArray[np.int64]) -> NDArray[np.int64]:
+            outputs = np.empty((len(inputs), network.outputs), np.int64)
+            for first in range(0, len(inputs), self.block):
+                x: NDArray[Any] = inputs[first : first + self.block]
+                for layer in layers:
+                    x = layer(x)
+                outputs[first : first + self.block] = x
+            return outputs
+
+        return evaluate
+
+    def load_gradient(self, descent: Descent) -> Differentiate:
+        first = descent.first
+        weight, bias = first.weight.astype(np.float64), first.bias.astype(np.float64)
+        layers = [_CoarseLayer.of(layer) for layer in descent.layers]
+        minima = [np.float32(first.minimum), *(layer.minimum for layer in layers)]
+
+        def differentiate(inputs: NDArray[np.int64], cotangent: Cotangent) -> NDArray[np.float64]:
+            gradients = np.empty(inputs.shape)
+            for start in range(0, len(inputs), self.gradient_block):
+                part = slice(start, start + self.gradient_block)
+                h = np.maximum(((inputs[part] @ weight.T + bias) * first.step).astype(np.float32), minima[0])
+                above = []
+                for layer, minimum in zip(layers, minima, strict=False):
+                    above.append(h > minimum)
+                    h = layer.forward(h)
+                g = cotangent(h, part)
+                for layer in reversed(layers):
+                    g = layer.backward(g)
+                    g *= above.pop()
+                quantized, unit = _quantize(g, FIRST_LIMIT)
+                gradients[part] = (quantized.astype(np.float64) @ weight) * (unit.astype(np.float64) * first.step)
+            return gradients
+
+        return differentiate
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class _Layer:
     """A layer with its weights in the smallest floating-point type that its bound allows."""
 
     weight: NDArray[Any]
@@ -23,9 +73,9 @@ class Prepared:
     maximum: int
 
     @staticmethod
-    def of(layer: Linear, bound: int) -> Prepared:
+    def of(layer: Linear, bound: int) -> _Layer:
         kind = np.float32 if bound <= FLOAT32_EXACT else np.float64
-        return Prepared(
+        return _Layer(
             np.ascontiguousarray(layer.weight.T, kind),
             layer.bias.astype(kind),
             2.0**-layer.shift,
@@ -42,49 +92,37 @@ class Prepared:
         return y
 
 
-@dataclass(frozen=True)
-class NumpyEngine:
-    """The default :class:`bbans.portable.engine.Engine`."""
+@dataclass(frozen=True, eq=False)
+class _CoarseLayer:
+    """A :class:`bbans.portable.descent.CoarseLayer`, whose sums float32 holds."""
 
-    block: int = 512
-    """Images evaluated at once: enough for the matrix product, few enough to stay in cache."""
-    name: str = "numpy"
+    weight: Floats32
+    bias: Floats32
+    step: np.float32
+    minimum: np.float32
 
-    def load(self, network: Network) -> Evaluate:
-        layers = [Prepared.of(*pair) for pair in zip(network.layers, network.bounds(), strict=True)]
+    @staticmethod
+    def of(layer: CoarseLayer) -> _CoarseLayer:
+        return _CoarseLayer(layer.weight.astype(np.float32), layer.bias, layer.step, layer.minimum)
 
-        def evaluate(inputs: NDArray[np.int64]) -> NDArray[np.int64]:
-            outputs = np.empty((len(inputs), network.outputs), np.int64)
-            for first in range(0, len(inputs), self.block):
-                x: NDArray[Any] = inputs[first : first + self.block]
-                for layer in layers:
-                    x = layer(x)
-                outputs[first : first + self.block] = x
-            return outputs
+    def forward(self, h: Floats32) -> Floats32:
+        y = self._product(h, self.weight.T)
+        y += self.bias
+        return np.maximum(y, self.minimum, out=y)
 
-        return evaluate
+    def backward(self, g: Floats32) -> Floats32:
+        return self._product(g, self.weight)
 
-    def load_gradient(self, network: Network, backward: BackwardPass) -> Differentiate:
-        # All in float64: the bounds of the backward products are beyond float32.
-        layers = [Prepared.of(layer, FLOAT64_EXACT) for layer in network.layers]
+    def _product(self, v: Floats32, weight: Floats32) -> Floats32:
+        quantized, unit = _quantize(v, LIMIT)
+        y: Floats32 = quantized @ weight
+        y *= unit * self.step
+        return y
 
-        def differentiate(inputs: NDArray[np.int64], cotangent: Cotangent) -> NDArray[np.int64]:
-            gradients = np.empty(inputs.shape, np.int64)
-            for first in range(0, len(inputs), self.block):
-                part = slice(first, first + self.block)
-                results: list[NDArray[Any]] = [inputs[part]]
-                for layer in layers:
-                    results.append(layer(results[-1]))
-                gradient: NDArray[Any] = cotangent(results[-1].astype(np.int64), part).astype(np.float64)
-                for index in reversed(range(len(layers))):
-                    gradient = gradient @ layers[index].weight.T
-                    gradient *= 2.0 ** -backward.shifts[index]
-                    np.floor(gradient, out=gradient)
-                    np.clip(gradient, -GRADIENT_MAXIMUM, GRADIENT_MAXIMUM, out=gradient)
-                    if index:
-                        before, y = layers[index - 1], results[index]
-                        gradient *= (y > before.minimum) & (y < before.maximum)
-                gradients[part] = gradient
-            return gradients
 
-        return differentiate
+def _quantize(v: Floats32, limit: int) -> tuple[Floats32, Floats32]:
+    """Integers up to ``limit`` for each row, and the unit that they are in, ``(rows, 1)``."""
+    largest = np.maximum(v.max(axis=1, keepdims=True), -v.min(axis=1, keepdims=True))
+    largest = np.maximum(largest, np.float32(TINY))
+    quantized = v * (np.float32(limit) / largest)
+    return np.rint(quantized, out=quantized), largest / np.float32(limit)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from bbans.errors import CoreError
+from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, CoarseLayer, Descent
 from bbans.portable.engine import Cotangent, Differentiate, Evaluate
-from bbans.portable.network import GRADIENT_MAXIMUM, BackwardPass, Linear, Network
+from bbans.portable.network import Linear, Network
 
 DEVICE_NAMES = ("auto", "cpu", "cuda")
 
@@ -18,18 +20,20 @@ DEVICE_NAMES = ("auto", "cpu", "cuda")
 class TorchEngine:
     """An :class:`bbans.portable.engine.Engine` on torch.
 
-    It computes in float64 alone: torch may be set to round float32 products to fewer bits (TF32, bfloat16).
+    All products are in float64: torch may be set to round what goes into float32 products to fewer bits (TF32,
+    bfloat16).
     """
 
     name = "torch"
 
-    def __init__(self, device: str = "auto", block: int = 4096) -> None:
-        """``block`` images are evaluated at once, to bound the memory of the device."""
+    def __init__(self, device: str = "auto", block: int = 4096, gradient_block: int = 512) -> None:
+        """``block`` images are evaluated at once, or ``gradient_block``, to bound the memory of the device."""
         if device not in DEVICE_NAMES:
             raise CoreError(f"there is no device {device!r}; expected one of: {', '.join(DEVICE_NAMES)}")
         if device == "cuda" and not torch.cuda.is_available():
             raise CoreError("torch sees no CUDA device; use --device cpu or auto")
         self.block = block
+        self.gradient_block = gradient_block
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
     def load(self, network: Network) -> Evaluate:
@@ -47,31 +51,33 @@ class TorchEngine:
 
         return evaluate
 
-    def load_gradient(self, network: Network, backward: BackwardPass) -> Differentiate:
-        layers = [self._layer(layer) for layer in network.layers]
+    def load_gradient(self, descent: Descent) -> Differentiate:
+        first = descent.first
+        weight, bias = (self._tensor(part) for part in (first.weight, first.bias))
+        layers = [_CoarseLayer.of(layer, self.device) for layer in descent.layers]
+        minima = [first.minimum, *(layer.minimum for layer in layers)]
 
         @torch.inference_mode()
-        def differentiate(inputs: NDArray[np.int64], cotangent: Cotangent) -> NDArray[np.int64]:
-            gradients = np.empty(inputs.shape, np.int64)
-            for first in range(0, len(inputs), self.block):
-                part = slice(first, first + self.block)
-                results = [self._tensor(inputs[part])]
-                for layer in layers:
-                    results.append(layer(results[-1]))
-                gradient = self._tensor(cotangent(results[-1].to(torch.int64).cpu().numpy(), part))
-                for index in reversed(range(len(layers))):
-                    gradient = gradient @ layers[index].weight.t()
-                    gradient *= 2.0 ** -backward.shifts[index]
-                    gradient.floor_().clamp_(-GRADIENT_MAXIMUM, GRADIENT_MAXIMUM)
-                    if index:
-                        before, y = layers[index - 1], results[index]
-                        gradient *= (y > before.minimum) & (y < before.maximum)
-                gradients[part] = gradient.to(torch.int64).cpu().numpy()
+        def differentiate(inputs: NDArray[np.int64], cotangent: Cotangent) -> NDArray[np.float64]:
+            gradients = np.empty(inputs.shape)
+            for start in range(0, len(inputs), self.gradient_block):
+                part = slice(start, start + self.gradient_block)
+                h = ((self._tensor(inputs[part]) @ weight.t() + bias) * first.step).float().clamp_(min=minima[0])
+                above = []
+                for layer, minimum in zip(layers, minima, strict=False):
+                    above.append(h > minimum)
+                    h = layer.forward(h)
+                g = torch.from_numpy(cotangent(h.cpu().numpy(), part)).to(self.device)
+                for layer in reversed(layers):
+                    g = layer.backward(g)
+                    g *= above.pop()
+                quantized, unit = _quantize(g, FIRST_LIMIT)
+                gradients[part] = ((quantized.double() @ weight) * (unit.double() * first.step)).cpu().numpy()
             return gradients
 
         return differentiate
 
-    def _tensor(self, integers: NDArray[np.int64]) -> torch.Tensor:
+    def _tensor(self, integers: NDArray[Any]) -> torch.Tensor:
         return torch.tensor(integers, dtype=torch.float64, device=self.device)
 
     def _layer(self, layer: Linear) -> _Layer:
@@ -97,3 +103,39 @@ class _Layer:
         y += self.bias
         y *= self.scale
         return y.floor_().clamp_(self.minimum, self.maximum)
+
+
+@dataclass(frozen=True, eq=False)
+class _CoarseLayer:
+    """A :class:`bbans.portable.descent.CoarseLayer` on the device."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    step: float
+    minimum: float
+
+    @staticmethod
+    def of(layer: CoarseLayer, device: torch.device) -> _CoarseLayer:
+        weight = torch.tensor(layer.weight, dtype=torch.float64, device=device)
+        return _CoarseLayer(weight, torch.tensor(layer.bias, device=device), float(layer.step), float(layer.minimum))
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        y = self._product(h, self.weight.t())
+        y += self.bias
+        return y.clamp_(min=self.minimum)
+
+    def backward(self, g: torch.Tensor) -> torch.Tensor:
+        return self._product(g, self.weight)
+
+    def _product(self, v: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        quantized, unit = _quantize(v, LIMIT)
+        y = (quantized.double() @ weight).float()
+        y *= unit * self.step
+        return y
+
+
+def _quantize(v: torch.Tensor, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Integers up to ``limit`` for each row, and the unit that they are in, ``(rows, 1)``."""
+    largest = v.abs().amax(dim=1, keepdim=True).clamp_(min=TINY)
+    limits = torch.full_like(largest, limit)  # where a number is enough, torch may multiply by a reciprocal
+    return (v * (limits / largest)).round_(), largest / limits

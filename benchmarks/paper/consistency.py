@@ -26,7 +26,7 @@ LEARNING_RATE = 1e-3
 @settings
 def main(**values: Any) -> None:
     setting = Setting(**values)
-    generator = vae(setting, BINARY, 0, LEARNING_RATE)[0]
+    generator = vae(setting, BINARY, 0)[0]
     noise = torch.Generator().manual_seed(0)
     dreams = generator.dream(generator.prior_sample(TRAINING + TEST, noise), noise)
     images = (255 * dreams).to(torch.uint8).numpy().reshape(-1, 28, 28)
