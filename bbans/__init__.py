@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bbans.errors import (
         ArrayError,
         BbansError,
+        BenchmarkError,
         CoreError,
         FormatError,
         ModelError,
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArrayError",
     "BbansError",
+    "BenchmarkError",
     "Codec",
     "CompressedArray",
     "CoreError",
@@ -60,6 +62,7 @@ _HOMES = {
     "bbans.errors": (
         "ArrayError",
         "BbansError",
+        "BenchmarkError",
         "CoreError",
         "FormatError",
         "ModelError",

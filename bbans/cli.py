@@ -89,7 +89,21 @@ def output_options(command: Command) -> Command:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """The commands of this file, and those that are imported when they are asked for."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), "bench"])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name == "bench":
+            from bbans.bench.cli import bench
+
+            return bench
+        return super().get_command(context, name)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Lossless compression of image collections by bits-back coding."""
@@ -137,7 +151,7 @@ def compress(
 
     if source == STANDARD and output is None:
         to_stdout = True
-    target = _target(output or Path(source + SUFFIX), to_stdout, force)
+    target = output_target(output or Path(source + SUFFIX), to_stdout, force)
     array = read_npy(io.BytesIO(sys.stdin.buffer.read()) if source == STANDARD else Path(source))
     chosen = resolve_model(array, None if model == "none" else model)
     codec = Codec.of(chosen, posterior=posterior, steps=steps, thorough=model == "auto", **coding)
@@ -178,7 +192,7 @@ def decompress(
     if source == STANDARD and output is None:
         to_stdout = True
     name = source[: -len(SUFFIX)] if source.endswith(SUFFIX) else source + ".out"
-    target = _target(output or Path(name if name.endswith(".npy") else name + ".npy"), to_stdout, force)
+    target = output_target(output or Path(name if name.endswith(".npy") else name + ".npy"), to_stdout, force)
     with open_array(sys.stdin.buffer.read() if source == STANDARD else source, model=model, **coding) as compressed:
         start, stop = _rows(select, compressed.directory.rows)
         with _progress(stop - start, "decompressing", quiet) as progress:
@@ -275,7 +289,7 @@ def sample(model: str, images: int, seed: int, output: Path, force: bool) -> Non
     from bbans.npy import write_npy
     from bbans.sampling import sample_images
 
-    target = _target(output, False, force)
+    target = output_target(output, False, force)
     with _opened(target) as file:
         write_npy(file, sample_images(load_model(model), images, seed))
 
@@ -310,7 +324,7 @@ def models(as_json: bool) -> None:
         click.echo(f"{row['name']:<20} {shape:<10} {row['values']:>3} values  {row['size']:>9,} bytes  {posteriors}")
 
 
-def _target(path: Path, to_stdout: bool, force: bool) -> Path | None:
+def output_target(path: Path, to_stdout: bool, force: bool) -> Path | None:
     """The file to write, or None for standard output; refuses what the user would regret."""
     from bbans.errors import BbansError
 

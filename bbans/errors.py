@@ -33,5 +33,9 @@ class RecipeError(BbansError):
     """A training recipe, or the data for it, is not what it should be."""
 
 
+class BenchmarkError(BbansError):
+    """A benchmark needs what is not there, or a codec did not give back what it was given."""
+
+
 class StoredWarning(UserWarning):
     """Data was stored through zstandard, since no model fits or codes it better."""

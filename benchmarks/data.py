@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-import bbans
+from bbans.bench.report import write_json
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = {"gg-mnist-binary": "binary MNIST", "gg-mnist": "grey MNIST"}
@@ -24,12 +21,5 @@ def test_images(folder: Path, model: str) -> NDArray[np.uint8]:
 
 def save(name: str, result: dict[str, object]) -> None:
     """Write a result beside what it was measured on."""
-    machine = {
-        "processors": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "bbans": bbans.__version__,
-    }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine, **result}, indent=1) + "\n")
+    write_json(RESULTS / f"{name}.json", result)

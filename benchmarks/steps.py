@@ -1,4 +1,6 @@
-"""Rate and time against K for each posterior, in whole files of the first 1,000 test images.
+"""Rate and time against K for each posterior, in whole files of the first 1,000 test images, beside the ELBO.
+
+`bbans bench rate-vs-steps` measures all of it but the ELBO, on any data.
 
 python benchmarks/steps.py DATA
 """
@@ -6,13 +8,14 @@ python benchmarks/steps.py DATA
 from __future__ import annotations
 
 import sys
-import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from data import MODELS, save, test_images
 
 import bbans
+from bbans.bench import rate_vs_steps
 from bbans.evaluated import EvaluatedModel
 from bbans.inference.adam import adam
 from bbans.inference.refined import natural_gradient
@@ -29,27 +32,13 @@ def measure(name: str, folder: Path) -> dict[str, object]:
     x = images.reshape(IMAGES, -1).astype(np.int64)
     model = bbans.load_model(name)
     files = []
-    for posterior in model.encoders:
-        for steps in STEPS:
-            codec = bbans.Codec.of(model, posterior=posterior, steps=steps)
-            codec.compress(images[:10])
-            start = time.perf_counter()
-            data = codec.compress(images)
-            middle = time.perf_counter()
-            assert (codec.decompress(data) == images).all()
-            end = time.perf_counter()
-            row: dict[str, object] = {
-                "posterior": posterior,
-                "steps": steps,
-                "bits_per_dimension": 8 * len(data) / images.size,
-                "encode_seconds_per_image": (middle - start) / IMAGES,
-                "decode_seconds_per_image": (end - middle) / IMAGES,
-            }
-            for climb, key in ((natural_gradient, "elbo"), (adam, "elbo_with_the_papers_steps")):
-                evaluated = EvaluatedModel.of(model, posterior, engine_named(), steps, climb)
-                row[key] = frozen_bits_per_dimension(x, evaluated)
-            files.append(row)
-            print(name, row, flush=True)
+    for point in rate_vs_steps.measure(model, images, list(model.encoders), STEPS):
+        row: dict[str, object] = asdict(point)
+        for climb, key in ((natural_gradient, "elbo"), (adam, "elbo_with_the_papers_steps")):
+            evaluated = EvaluatedModel.of(model, point.posterior, engine_named(), point.steps, climb)
+            row[key] = frozen_bits_per_dimension(x, evaluated)
+        files.append(row)
+        print(name, row, flush=True)
     return {"data": MODELS[name], "images": IMAGES, "files": files}
 
 
