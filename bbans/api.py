@@ -41,9 +41,8 @@ def _sample_cost(array: NDArray[Any], model: Model) -> int:
     images = array.reshape(-1, model.pixels)
     sample = images[:: max(1, len(images) // SAMPLE_IMAGES)][:SAMPLE_IMAGES]
     scale = find_scale(sample, model.symbols)
-    coder = Codec.of(model).coder
-    assert scale is not None and coder is not None
-    return len(coder.encode(to_symbols(sample, scale).astype(np.int64)))
+    assert scale is not None
+    return len(Codec.of(model).chunk_coder().encode(to_symbols(sample, scale).astype(np.int64)))
 
 
 def compress(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans import container
-from bbans.ans import core_named
+from bbans.ans import Core, core_named
 from bbans.chunk import ChunkCoder
 from bbans.container import Directory, Header, Method, ModelReference
 from bbans.errors import FormatError, ModelError
@@ -21,7 +21,7 @@ from bbans.evaluated import EvaluatedModel
 from bbans.fallback import store, stored_if_smaller
 from bbans.inference.refined import STEPS_MAXIMUM
 from bbans.model import Model
-from bbans.parallel import map_in_order
+from bbans.parallel import map_in_order, spare_threads
 from bbans.portable.engine import Engine
 from bbans.portable.engines import engine_named
 from bbans.reader import CompressedArray, Progress
@@ -67,7 +67,8 @@ class Codec:
     """None stores everything through zstandard."""
     posterior: str
     steps: int
-    coder: ChunkCoder | None
+    evaluated: EvaluatedModel | None
+    core: Core
     threads: int
     thorough: bool = False
 
@@ -94,15 +95,14 @@ class Codec:
         """
         threads = threads or os.cpu_count() or 1
         if model is None:
-            return Codec(None, "", 0, None, threads, thorough)
+            return Codec(None, "", 0, None, core_named(ans), threads, thorough)
         posterior = posterior or model.default_posterior
         if not 0 <= steps <= STEPS_MAXIMUM:
             raise ModelError(f"a posterior is refined by 0 to {STEPS_MAXIMUM} steps, got {steps}")
         if isinstance(engine, str):
             engine = engine_named(engine, device)
         evaluated = EvaluatedModel.of(model, posterior, engine, steps)
-        coder = ChunkCoder(evaluated, core_named(ans), model.image_bits, model.latent_bits)
-        return Codec(model, posterior, steps, coder, threads, thorough)
+        return Codec(model, posterior, steps, evaluated, core_named(ans), threads, thorough)
 
     @property
     def reference(self) -> ModelReference | None:
@@ -110,6 +110,12 @@ class Codec:
         if self.model is None:
             return None
         return ModelReference(self.model.name, self.model.identity(self.posterior), self.posterior, self.steps)
+
+    def chunk_coder(self, threads: int = 1) -> ChunkCoder:
+        """What codes a chunk that has so many threads to itself; the codec must have a model."""
+        assert self.model is not None and self.evaluated is not None
+        evaluated = self.evaluated.on_threads(threads)
+        return ChunkCoder(evaluated, self.core, self.model.image_bits, self.model.latent_bits)
 
     def compress(self, array: NDArray[Any], chunk_size: int | None = None) -> bytes:
         """The array as a whole `.bba` file: see :meth:`write`."""
@@ -177,11 +183,11 @@ class Codec:
             if chunk.method is Method.BITS_BACK and not count_images(shape, self.model.image_shape):
                 raise FormatError(f"a chunk of shape {shape} does not fit model {self.model.name}: the file is damaged")
 
-    def decode(self, payload: bytes, rows: int, header: Header) -> NDArray[Any]:
+    def decode(self, payload: bytes, rows: int, header: Header, threads: int) -> NDArray[Any]:
         """See :class:`bbans.reader.Decoder`."""
-        assert self.model is not None and self.coder is not None
+        assert self.model is not None
         elements = rows * math.prod(header.row_shape)
-        symbols = self.coder.decode(payload, elements // self.model.pixels)
+        symbols = self.chunk_coder(threads).decode(payload, elements // self.model.pixels)
         return from_symbols(symbols, header.scale, np.dtype(header.dtype)).ravel()
 
     def _scale_of(self, array: NDArray[Any]) -> int | None:
@@ -199,13 +205,14 @@ class Codec:
 
     def _coded(self, rows: NDArray[Any], scale: int, chunk_size: int | None) -> Iterator[tuple[int, Method, bytes]]:
         """Chunks of rows through the model, or as many as zstandard likes together if it makes less of them."""
-        assert self.model is not None and self.coder is not None
-        model, coder = self.model, self.coder
+        assert self.model is not None
+        model = self.model
         row_pixels = math.prod(rows.shape[1:])
         size = chunk_size or max(1, CHUNK_PIXELS // row_pixels)
         if row_pixels < model.pixels:
             size = len(rows)  # all rows together are one image
         slices = _slices(len(rows), size)
+        coder = self.chunk_coder(spare_threads(self.threads, len(slices)))
 
         def encode(part: slice) -> bytes:
             return coder.encode(to_symbols(rows[part], scale).reshape(-1, model.pixels).astype(np.int64))

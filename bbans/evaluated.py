@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,10 @@ class EvaluatedModel:
             engine.load(model.decoder),
             _refined(model, engine, steps, climb) if steps else None,
         )
+
+    def on_threads(self, threads: int) -> EvaluatedModel:
+        """The same model, whose posteriors are refined on so many threads."""
+        return self if self.refine is None else replace(self, refine=replace(self.refine, threads=threads))
 
     def prior(self, images: int) -> Uniform:
         return Uniform(images * self.model.latents, self.model.latent_precision)

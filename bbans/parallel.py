@@ -13,6 +13,11 @@ Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
+def spare_threads(threads: int, count: int) -> int:
+    """How many threads each of ``count`` tasks may use if ``threads`` work on them."""
+    return threads // max(1, min(threads, count))
+
+
 def map_in_order(function: Callable[[Argument], Result], arguments: list[Argument], threads: int) -> Iterator[Result]:
     """``map`` over threads, with a bounded number of results waiting.
 
@@ -20,7 +25,7 @@ def map_in_order(function: Callable[[Argument], Result], arguments: list[Argumen
     for each other more than they would help.
     """
     workers = max(1, min(threads, len(arguments)))
-    with threadpool_limits(threads // workers, user_api="blas"):
+    with threadpool_limits(spare_threads(threads, len(arguments)), user_api="blas"):
         yield from map(function, arguments) if workers == 1 else _map_in_threads(function, arguments, workers)
 
 

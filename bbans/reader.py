@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bbans.container import Directory, Header, Method, read_directory, read_payload
 from bbans.errors import FormatError
 from bbans.fallback import restore
-from bbans.parallel import map_in_order
+from bbans.parallel import map_in_order, spare_threads
 from bbans.symbols import NUMERIC_KINDS
 
 DTYPE = re.compile(r"[|<>=][a-zA-Z]\d{1,2}")
@@ -40,8 +40,8 @@ class Decoder(Protocol):
         chunks are not made of images of the model.
         """
 
-    def decode(self, payload: bytes, rows: int, header: Header) -> NDArray[Any]:
-        """The elements of a bits-back chunk of ``rows`` rows, flattened."""
+    def decode(self, payload: bytes, rows: int, header: Header, threads: int) -> NDArray[Any]:
+        """The elements of a bits-back chunk of ``rows`` rows, flattened, decoded on so many threads."""
 
 
 class CompressedArray:
@@ -116,7 +116,10 @@ class CompressedArray:
             raise FormatError(f"an array of shape {self.shape} does not fit in memory: {error}") from error
         starts = self._starts
         numbers = [n for n in range(len(starts) - 1) if starts[n] < stop and starts[n + 1] > start]
-        for number, block in zip(numbers, map_in_order(self._decode, numbers, self._decoder.threads), strict=True):
+        threads = self._decoder.threads
+        each = spare_threads(threads, len(numbers))
+        blocks = map_in_order(lambda number: self._decode(number, each), numbers, threads)
+        for number, block in zip(numbers, blocks, strict=True):
             first, last = max(start, starts[number]), min(stop, starts[number + 1])
             out[first - start : last - start] = block[first - starts[number] : last - starts[number]]
             if progress is not None:
@@ -127,10 +130,10 @@ class CompressedArray:
         """All rows of a chunk, not to be changed: the latest is kept, since rows are often asked for one by one."""
         latest = self._latest
         if latest is None or latest[0] != number:
-            latest = self._latest = number, self._decode(number)
+            latest = self._latest = number, self._decode(number, self._decoder.threads)
         return latest[1]
 
-    def _decode(self, number: int) -> NDArray[Any]:
+    def _decode(self, number: int, threads: int) -> NDArray[Any]:
         chunk = self.directory.chunks[number]
         with self._lock:
             payload = read_payload(self._file, self.directory, number)
@@ -138,7 +141,7 @@ class CompressedArray:
         if chunk.method is Method.ZSTANDARD:
             data = restore(payload, math.prod(shape) * self.dtype.itemsize)
             return np.frombuffer(data, self.dtype).reshape(shape)
-        return self._decoder.decode(payload, chunk.rows, self.header).reshape(shape)
+        return self._decoder.decode(payload, chunk.rows, self.header, threads).reshape(shape)
 
 
 def parse_dtype(header: Header) -> np.dtype[Any]:

@@ -11,11 +11,12 @@ import bbans
 from bbans.errors import ModelError
 from bbans.evaluated import EvaluatedModel
 from bbans.inference.adam import adam
-from bbans.inference.refined import STEPS_MAXIMUM, Climb, LogProbGradient, natural_gradient
+from bbans.inference.refined import BLOCK_MINIMUM, STEPS_MAXIMUM, Climb, LogProbGradient, natural_gradient
 from bbans.intervals import Distribution, bernoulli, logistic
 from bbans.model import Model
 from bbans.nets import likelihood_named
 from bbans.portable.descent import Descent
+from bbans.portable.engine import Engine
 from bbans.portable.numpy_engine import NumpyEngine
 from bbans.portable.torch_engine import TorchEngine
 
@@ -30,7 +31,7 @@ def test_gradient_is_that_of_the_decoder(model: Model) -> None:
     refine = EvaluatedModel.of(model, "amortized", NumpyEngine(), steps=1).refine
     assert refine is not None
     z = np.random.default_rng(0).integers(-8000, 8000, (40, 3))
-    found = refine.differentiate(z, lambda results, part: refine.log_prob_gradient(results, x[part].astype(np.float32)))
+    found = refine.differentiate(z, lambda results: refine.log_prob_gradient(results, x.astype(np.float32)))
 
     inputs = torch.tensor(z.astype(np.float64), requires_grad=True)
     y = inputs
@@ -67,16 +68,15 @@ def test_engines_agree_on_gradients(model: Model) -> None:
     z = np.random.default_rng(0).integers(-8000, 8000, (40, 3))
     noise = np.random.default_rng(1).normal(0, 1, (40, model.decoder.outputs)).astype(np.float32)
     noise[0] = 0
-    results = [
-        engine.load_gradient(descent)(z, lambda results, part: noise[part] * results)
-        for engine in (
-            NumpyEngine(),
-            NumpyEngine(gradient_block=1),
-            NumpyEngine(gradient_block=7),
-            TorchEngine("cpu"),
-            TorchEngine("cpu", gradient_block=3),
-        )
-    ]
+
+    def gradient(engine: Engine, rows: slice) -> np.ndarray:
+        return engine.load_gradient(descent)(z[rows], lambda results: noise[rows] * results)
+
+    everything = slice(None)
+    results = [gradient(NumpyEngine(), everything), gradient(TorchEngine("cpu"), everything)]
+    for size in (1, 7):
+        parts = [gradient(NumpyEngine(), slice(first, first + size)) for first in range(0, 40, size)]
+        results.append(np.concatenate(parts))
     assert (results[0][0] == 0).all() and (results[0][1:] != 0).any()
     for result in results[1:]:
         assert (result == results[0]).all()
@@ -116,6 +116,13 @@ def test_the_posterior_does_not_depend_on_the_batch(model: Model) -> None:
     alone = [evaluated.posterior(image[None]) for image in x]
     assert (together.mean == np.concatenate([q.mean for q in alone])).all()
     assert (together.inverse_deviation == np.concatenate([q.inverse_deviation for q in alone])).all()
+
+
+def test_the_posterior_does_not_depend_on_the_number_of_threads(binary_model: Model) -> None:
+    x = flat(binary_model, 2 * BLOCK_MINIMUM + 3)
+    evaluated = EvaluatedModel.of(binary_model, "amortized", NumpyEngine(), steps=2)
+    one, three = evaluated.posterior(x), evaluated.on_threads(3).posterior(x)
+    assert (one.mean == three.mean).all()
 
 
 def test_files_with_steps_round_trip(model: Model) -> None:

@@ -11,6 +11,7 @@ place that gains less than a thousandth of a file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,12 +26,15 @@ from bbans.intervals.gaussian import (
     MEAN_FRACTION,
     MEAN_MAXIMUM,
 )
+from bbans.parallel import map_in_order
 from bbans.portable import elementary
 from bbans.portable.descent import Floats32
 from bbans.portable.elementary import Floats
 from bbans.portable.engine import Differentiate
 
 STEPS_MAXIMUM = 1000
+BLOCK_MINIMUM, BLOCK_MAXIMUM = 32, 256
+"""Images that climb together: enough for the matrix products, few enough to stay in cache."""
 
 LogProbGradient = Callable[[Floats32, Floats32], Floats32]
 """From real decoder outputs and pixels ``(images, pixels)`` to the gradient of log p(x given z) with respect to the
@@ -72,18 +76,29 @@ class RefinedPosterior:
     input_magnitude: int
     steps: int
     climb: Climb = natural_gradient
+    threads: int = 1
+    """How many blocks of images climb at once."""
 
     def __call__(self, outputs: NDArray[np.int64], x: Symbols) -> NDArray[np.int64]:
         """What an encoder puts out, int64 ``(images, 2 * latents)``, for images ``x`` int64 ``(images, pixels)``,
         after the steps.
         """
+        size = min(BLOCK_MAXIMUM, max(BLOCK_MINIMUM, math.ceil(len(x) / self.threads)))
+        blocks = [slice(first, first + size) for first in range(0, len(x), size)]
+        if len(blocks) == 1:
+            return self._block(outputs, x)
+        return np.concatenate(
+            list(map_in_order(lambda part: self._block(outputs[part], x[part]), blocks, self.threads))
+        )
+
+    def _block(self, outputs: NDArray[np.int64], x: Symbols) -> NDArray[np.int64]:
         mean, log_deviation = np.split(np.ldexp(outputs.astype(np.float64), -MEAN_FRACTION), 2, axis=1)
         pixels = x.astype(np.float32)
 
         def slope(z: Floats) -> Floats:
             centre = np.rint(np.ldexp(z, CENTRE_FRACTION)).astype(np.int64)
             centre = np.minimum(np.maximum(centre, -self.input_magnitude), self.input_magnitude)
-            uphill = self.differentiate(centre, lambda results, part: self.log_prob_gradient(results, pixels[part]))
+            uphill = self.differentiate(centre, lambda results: self.log_prob_gradient(results, pixels))
             scaled: Floats = np.ldexp(uphill, CENTRE_FRACTION)
             return scaled
 

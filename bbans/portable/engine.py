@@ -18,9 +18,8 @@ Evaluate = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 """Evaluates a network: integers ``(images, inputs)`` to integers ``(images, outputs)``."""
 
 
-Cotangent = Callable[[Floats32, slice], Floats32]
-"""From a network's real results for some of the images, float32 ``(images, outputs)``, to the gradient of something
-with respect to them."""
+Cotangent = Callable[[Floats32], Floats32]
+"""From a network's real results, float32 ``(images, outputs)``, to the gradient of something with respect to them."""
 Differentiate = Callable[[NDArray[np.int64], Cotangent], NDArray[np.float64]]
 """From integers ``(images, inputs)`` to the gradient with respect to one unit of each, by the rules of
 :mod:`bbans.portable.descent`."""

@@ -19,7 +19,6 @@ class NumpyEngine:
 
     block: int = 512
     """Images evaluated at once: enough for the matrix product, few enough to stay in cache."""
-    gradient_block: int = 256
     name: str = "numpy"
 
     def load(self, network: Network) -> Evaluate:
@@ -43,21 +42,19 @@ class NumpyEngine:
         minima = [np.float32(first.minimum), *(layer.minimum for layer in layers)]
 
         def differentiate(inputs: NDArray[np.int64], cotangent: Cotangent) -> NDArray[np.float64]:
-            gradients = np.empty(inputs.shape)
-            for start in range(0, len(inputs), self.gradient_block):
-                part = slice(start, start + self.gradient_block)
-                h = np.maximum(((inputs[part] @ weight.T + bias) * first.step).astype(np.float32), minima[0])
-                above = []
-                for layer, minimum in zip(layers, minima, strict=False):
-                    above.append(h > minimum)
-                    h = layer.forward(h)
-                g = cotangent(h, part)
-                for layer in reversed(layers):
-                    g = layer.backward(g)
-                    g *= above.pop()
-                quantized, unit = _quantize(g, FIRST_LIMIT)
-                gradients[part] = (quantized.astype(np.float64) @ weight) * (unit.astype(np.float64) * first.step)
-            return gradients
+            h = np.maximum(((inputs @ weight.T + bias) * first.step).astype(np.float32), minima[0])
+            above = []
+            for layer, minimum in zip(layers, minima, strict=False):
+                above.append(h > minimum)
+                h = layer.forward(h)
+            g = cotangent(h)
+            for layer in reversed(layers):
+                g = layer.backward(g)
+                g *= above.pop()
+            quantized, unit = _quantize(g, FIRST_LIMIT)
+            gradient: NDArray[np.float64] = quantized.astype(np.float64) @ weight
+            gradient *= unit.astype(np.float64) * first.step
+            return gradient
 
         return differentiate
 

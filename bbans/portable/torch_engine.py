@@ -26,14 +26,13 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, device: str = "auto", block: int = 4096, gradient_block: int = 512) -> None:
-        """``block`` images are evaluated at once, or ``gradient_block``, to bound the memory of the device."""
+    def __init__(self, device: str = "auto", block: int = 4096) -> None:
+        """``block`` images are evaluated at once, to bound the memory of the device."""
         if device not in DEVICE_NAMES:
             raise CoreError(f"there is no device {device!r}; expected one of: {', '.join(DEVICE_NAMES)}")
         if device == "cuda" and not torch.cuda.is_available():
             raise CoreError("torch sees no CUDA device; use --device cpu or auto")
         self.block = block
-        self.gradient_block = gradient_block
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
     def load(self, network: Network) -> Evaluate:
@@ -59,21 +58,18 @@ class TorchEngine:
 
         @torch.inference_mode()
         def differentiate(inputs: NDArray[np.int64], cotangent: Cotangent) -> NDArray[np.float64]:
-            gradients = np.empty(inputs.shape)
-            for start in range(0, len(inputs), self.gradient_block):
-                part = slice(start, start + self.gradient_block)
-                h = ((self._tensor(inputs[part]) @ weight.t() + bias) * first.step).float().clamp_(min=minima[0])
-                above = []
-                for layer, minimum in zip(layers, minima, strict=False):
-                    above.append(h > minimum)
-                    h = layer.forward(h)
-                g = torch.from_numpy(cotangent(h.cpu().numpy(), part)).to(self.device)
-                for layer in reversed(layers):
-                    g = layer.backward(g)
-                    g *= above.pop()
-                quantized, unit = _quantize(g, FIRST_LIMIT)
-                gradients[part] = ((quantized.double() @ weight) * (unit.double() * first.step)).cpu().numpy()
-            return gradients
+            h = ((self._tensor(inputs) @ weight.t() + bias) * first.step).float().clamp_(min=minima[0])
+            above = []
+            for layer, minimum in zip(layers, minima, strict=False):
+                above.append(h > minimum)
+                h = layer.forward(h)
+            g = torch.from_numpy(cotangent(h.cpu().numpy())).to(self.device)
+            for layer in reversed(layers):
+                g = layer.backward(g)
+                g *= above.pop()
+            quantized, unit = _quantize(g, FIRST_LIMIT)
+            gradient: NDArray[np.float64] = ((quantized.double() @ weight) * (unit.double() * first.step)).cpu().numpy()
+            return gradient
 
         return differentiate
 
