@@ -6,7 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import BinaryIO
 
@@ -16,8 +16,8 @@ from bbans.fields import FieldReader, decode_varint, string, varint
 MAGIC = b"\x89BBA\r\n\x1a\n"
 """As in PNG: a byte that is not ASCII, both kinds of line ends, and an end-of-file mark that stops a listing."""
 VERSION = 1
-ONE_ARRAY = 0
-"""The only kind of content so far; others are left for later versions."""
+ONE_ARRAY, ONE_ARRAY_WITH_MODEL = 0, 1
+"""The kinds of content so far; others are left for later versions."""
 COMMON_POSTERIOR = "amortized"
 """Written as an empty name, since most files have it."""
 FOOTER = struct.Struct("<II")
@@ -42,6 +42,15 @@ class ModelReference:
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """What a header says about the model that follows it."""
+
+    length: int
+    checksum: int
+    """CRC-32 of its bytes."""
+
+
+@dataclass(frozen=True)
 class Header:
     """What is known before the first chunk is written."""
 
@@ -54,6 +63,8 @@ class Header:
     """An element is ``scale`` times the model's symbol: 1 or 255."""
     model: ModelReference | None
     """None if all chunks are stored through zstandard."""
+    embedded: Embedded | None = None
+    """None if the model is not in the file."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,8 @@ class Directory:
     """Bytes of the whole file."""
     seed: int
     """The checksum of the header, which those of the chunks start from."""
+    embedded_offset: int
+    """Where the header ends, and the embedded model lies if there is one."""
 
     @property
     def rows(self) -> int:
@@ -89,12 +102,19 @@ class Directory:
         return (self.rows, *self.header.row_shape) if self.header.dimensions else ()
 
 
-def write(file: BinaryIO, header: Header, chunks: Iterable[tuple[int, Method, bytes]]) -> int:
-    """Write a file from ``(rows, method, payload)`` of each chunk, as they come, and return its size in bytes."""
-    head = _header_bytes(header)
+def write(
+    file: BinaryIO, header: Header, chunks: Iterable[tuple[int, Method, bytes]], embedded_model: bytes = b""
+) -> int:
+    """Write a file from ``(rows, method, payload)`` of each chunk, as they come, and return its size in bytes.
+
+    What the header says about the embedded model is taken from its bytes; there is none if they are empty.
+    """
+    embedded = Embedded(len(embedded_model), zlib.crc32(embedded_model)) if embedded_model else None
+    head = _header_bytes(replace(header, embedded=embedded))
     seed = zlib.crc32(head)
     file.write(head + struct.pack("<I", seed))
-    position = len(head) + 4
+    file.write(embedded_model)
+    position = len(head) + 4 + len(embedded_model)
     entries = []
     for number, (rows, method, payload) in enumerate(chunks):
         file.write(payload)
@@ -119,12 +139,15 @@ def read_directory(file: BinaryIO) -> Directory:
     length = decode_varint(lambda count: _read(file, count))
     body = _read(file, min(length, size))
     (seed,) = struct.unpack("<I", _read(file, 4))
-    end = file.tell()
+    embedded_offset = file.tell()
     if zlib.crc32(start + varint(length) + body) != seed:
         raise FormatError("the header is damaged: its checksum does not match")
     header = _parse_header(body)
     if _header_bytes(header) != start + varint(length) + body:
         raise FormatError("the header is not written the one way it should be: the file is damaged")
+    end = embedded_offset + (header.embedded.length if header.embedded else 0)
+    if end > size:
+        raise FormatError("the embedded model does not fit in the file: the file is truncated or damaged")
 
     file.seek(max(size - FOOTER.size, end))
     index_length, checksum = FOOTER.unpack(_read(file, FOOTER.size))
@@ -142,7 +165,7 @@ def read_directory(file: BinaryIO) -> Directory:
         raise FormatError("an array without dimensions has one element: the file is damaged")
     if header.model is None and any(chunk.method is Method.BITS_BACK for chunk in chunks):
         raise FormatError("a chunk is coded with a model, and the header names none: the file is damaged")
-    return Directory(header, chunks, size, seed)
+    return Directory(header, chunks, size, seed, embedded_offset)
 
 
 def read_payload(file: BinaryIO, directory: Directory, number: int) -> bytes:
@@ -153,6 +176,18 @@ def read_payload(file: BinaryIO, directory: Directory, number: int) -> bytes:
     if _chunk_checksum(directory.seed, number, payload) != chunk.checksum:
         raise FormatError(f"chunk {number} is damaged: its checksum does not match")
     return payload
+
+
+def read_embedded(file: BinaryIO, directory: Directory) -> bytes:
+    """The embedded model, empty if there is none; :class:`bbans.errors.FormatError` if its checksum doesn't match."""
+    embedded = directory.header.embedded
+    if embedded is None:
+        return b""
+    file.seek(directory.embedded_offset)
+    data = file.read(embedded.length)
+    if zlib.crc32(data) != embedded.checksum:
+        raise FormatError("the embedded model is damaged: its checksum does not match")
+    return data
 
 
 def _read(file: BinaryIO, count: int) -> bytes:
@@ -168,7 +203,8 @@ def _chunk_checksum(seed: int, number: int, payload: bytes) -> int:
 
 
 def _header_bytes(header: Header) -> bytes:
-    body = bytes([ONE_ARRAY]) + string(header.dtype) + bytes([header.dimensions])
+    kind = ONE_ARRAY if header.embedded is None else ONE_ARRAY_WITH_MODEL
+    body = bytes([kind]) + string(header.dtype) + bytes([header.dimensions])
     body += b"".join(varint(size) for size in header.row_shape) + varint(header.scale)
     if header.model is None:
         body += string("")
@@ -176,6 +212,8 @@ def _header_bytes(header: Header) -> bytes:
         model = header.model
         posterior = "" if model.posterior == COMMON_POSTERIOR else model.posterior
         body += string(model.name) + string(posterior) + varint(model.steps) + model.identity
+    if header.embedded is not None:
+        body += varint(header.embedded.length) + struct.pack("<I", header.embedded.checksum)
     return MAGIC + bytes([VERSION]) + varint(len(body)) + body
 
 
@@ -192,7 +230,7 @@ def _check_magic(start: bytes) -> None:
 
 def _parse_header(body: bytes) -> Header:
     reader = FieldReader(body)
-    if (kind := reader.byte()) != ONE_ARRAY:
+    if (kind := reader.byte()) not in (ONE_ARRAY, ONE_ARRAY_WITH_MODEL):
         raise FormatError(f"the file holds content of kind {kind}, which this version of bbans can't read")
     dtype = reader.string()
     dimensions = reader.byte()
@@ -204,8 +242,13 @@ def _parse_header(body: bytes) -> Header:
     if name := reader.string():
         posterior, steps = reader.string() or COMMON_POSTERIOR, reader.varint()
         model = ModelReference(name, reader.take(8), posterior, steps)
+    embedded = None
+    if kind == ONE_ARRAY_WITH_MODEL:
+        embedded = Embedded(reader.varint(), *struct.unpack("<I", reader.take(4)))
+        if model is None or not embedded.length:
+            raise FormatError("a model is embedded that has no name or no bytes: the file is damaged")
     reader.finish()
-    return Header(dtype, dimensions, row_shape, scale, model)
+    return Header(dtype, dimensions, row_shape, scale, model, embedded)
 
 
 def _parse_index(index: bytes, offset: int) -> tuple[Chunk, ...]:
