@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.codec import Codec
-from bbans.container import ModelReference, read_directory
+from bbans.container import ModelReference, read_directory, read_embedded
+from bbans.embedded import extract
 from bbans.errors import ModelError, StoredWarning
 from bbans.model import Model, load_model, read_model, shipped_models
 from bbans.reader import CompressedArray
@@ -52,6 +53,7 @@ def compress(
     posterior: str | None = None,
     steps: int = 0,
     chunk_size: int | None = None,
+    embed_model: bool = False,
     engine: str = "auto",
     device: str = "auto",
     ans: str = "numpy",
@@ -61,9 +63,11 @@ def compress(
 
     ``model`` is the name of a shipped model, a path, a loaded model, None for zstandard alone, or ``"auto"`` for
     what suits the array best: a shipped model, or for each chunk zstandard at level 19 if that is smaller still.
-    ``chunk_size`` is the number of rows coded together. The other arguments are those of :meth:`bbans.Codec.of`.
+    ``chunk_size`` is the number of rows coded together. With ``embed_model`` the weights are in the file, which then
+    decodes with nothing else. The other arguments are those of :meth:`bbans.Codec.of`.
 
-    An array that the model doesn't fit is stored through zstandard, with a :class:`bbans.StoredWarning`. Raises
+    An array that the model doesn't fit, or whose file the model's weights would make larger than zstandard does, is
+    stored through zstandard, with a :class:`bbans.StoredWarning`. Raises
     :class:`bbans.ArrayError` for arrays that don't hold numbers.
 
     >>> import bbans
@@ -81,6 +85,7 @@ def compress(
         ans=ans,
         threads=threads,
         thorough=model == "auto",
+        embed_model=embed_model,
     )
     file = io.BytesIO()
     written = codec.write(file, array, chunk_size)
@@ -125,8 +130,8 @@ def open_array(
 ) -> CompressedArray:
     """Open a `.bba` file by its path, its bytes, or as a seekable binary file, without decoding any of it.
 
-    ``model`` is needed only if the file was written with a model that doesn't come with the package. The other
-    arguments are those of :meth:`bbans.Codec.of`.
+    ``model`` is needed only if the file was written with a model that neither comes with the package nor lies in the
+    file. If it is given, an embedded model is not read. The other arguments are those of :meth:`bbans.Codec.of`.
     """
     if isinstance(source, bytes):
         file: BinaryIO = io.BytesIO(source)
@@ -135,8 +140,13 @@ def open_array(
     else:
         file = source
     try:
-        reference = read_directory(file).header.model
-        loaded = None if reference is None else _model_of(reference, model)
+        directory = read_directory(file)
+        reference = directory.header.model
+        loaded = None
+        if reference is not None and model is None and directory.header.embedded is not None:
+            loaded = extract(read_embedded(file, directory), reference)
+        elif reference is not None:
+            loaded = _model_of(reference, model)
         codec = Codec.of(
             loaded,
             posterior=reference.posterior if reference else None,

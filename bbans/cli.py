@@ -126,6 +126,8 @@ def main() -> None:
 @click.option(
     "--chunk-size", type=click.IntRange(1), metavar="N", help="Rows coded together: what a slice costs to read."
 )
+@click.option("--embed-model", is_flag=True,
+              help="Put the model's weights into the file, which then decodes with nothing else.")  # fmt: skip
 @click.option("--verify", is_flag=True, help="Decode what was written and compare, before it is called done.")
 @coding_options
 @reports_errors
@@ -141,6 +143,7 @@ def compress(
     posterior: str | None,
     steps: int,
     chunk_size: int | None,
+    embed_model: bool,
     verify: bool,
     **coding: Any,
 ) -> None:
@@ -149,12 +152,16 @@ def compress(
     from bbans.codec import Codec
     from bbans.npy import read_npy
 
+    if embed_model and model == "none":
+        raise click.UsageError("--embed-model needs a model, and --model none says that there is none")
     if source == STANDARD and output is None:
         to_stdout = True
     target = output_target(output or Path(source + SUFFIX), to_stdout, force)
     array = read_npy(io.BytesIO(sys.stdin.buffer.read()) if source == STANDARD else Path(source))
     chosen = resolve_model(array, None if model == "none" else model)
-    codec = Codec.of(chosen, posterior=posterior, steps=steps, thorough=model == "auto", **coding)
+    codec = Codec.of(
+        chosen, posterior=posterior, steps=steps, thorough=model == "auto", embed_model=embed_model, **coding
+    )
     rows = len(array) if array.ndim else 1
     with _opened(target) as file, _progress(rows, "compressing", quiet) as progress:
         written = codec.write(file, array, chunk_size, progress)
@@ -216,6 +223,7 @@ def test(source: str, model: str | None, quiet: bool, **coding: Any) -> None:
     from bbans.api import open_array
 
     with open_array(sys.stdin.buffer.read() if source == STANDARD else source, model=model, **coding) as compressed:
+        compressed.embedded_model()
         chunks = compressed.directory.chunks
         with _progress(compressed.directory.rows, "testing", quiet) as progress:
             row = 0
@@ -370,6 +378,7 @@ def _verify(file: BinaryIO, array: Any, codec: Any) -> None:
 
     file.flush()
     compressed = CompressedArray(file, codec)
+    compressed.embedded_model()
     start = 0
     for chunk in compressed.directory.chunks:
         decoded = compressed.read(start, start + chunk.rows)
@@ -386,7 +395,10 @@ def _report(written: Written, target: Path | None, verbose: bool, posterior: str
     ratio = written.raw_size / written.size
     click.echo(f"{target or 'standard output'}: {written.size:,} bytes, ratio {ratio:.2f}{rate}", err=True)
     if verbose:
-        click.echo(f"model {written.model or 'none'}, posterior {posterior or 'none'}, {steps} steps", err=True)
+        embedded = f" ({written.embedded_size:,} bytes of the file)" if written.embedded_size else ""
+        click.echo(
+            f"model {written.model or 'none'}{embedded}, posterior {posterior or 'none'}, {steps} steps", err=True
+        )
 
 
 def _rows(select: str | None, total: int) -> tuple[int, int]:
@@ -424,6 +436,7 @@ def _facts(directory: Directory) -> dict[str, Any]:
         "scale": header.scale,
         "chunks": len(directory.chunks),
         "stored_chunks": sum(chunk.method is Method.ZSTANDARD for chunk in directory.chunks),
+        "embedded_model": header.embedded.length if header.embedded else 0,
         "size": directory.size,
         "payload": payload,
         "raw_size": raw,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -16,9 +16,10 @@ from bbans import container
 from bbans.ans import Core, core_named
 from bbans.chunk import ChunkCoder
 from bbans.container import Directory, Header, Method, ModelReference
+from bbans.embedded import embed
 from bbans.errors import FormatError, ModelError
 from bbans.evaluated import EvaluatedModel
-from bbans.fallback import store, stored_if_smaller
+from bbans.fallback import NEAR, quick_size, store, stored_if_smaller
 from bbans.inference.refined import STEPS_MAXIMUM
 from bbans.model import Model
 from bbans.parallel import map_in_order, spare_threads
@@ -30,6 +31,10 @@ from bbans.symbols import check_numeric, count_images, find_scale, from_symbols,
 CHUNK_PIXELS = 1 << 22
 """Pixels of a chunk, unless the caller chooses."""
 STORED_CHUNK_BYTES = 1 << 24
+
+
+CodedChunk = tuple[int, Method, bytes]
+"""Rows, method and payload."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,23 @@ class Written:
     model: str | None
     note: str | None
     """What the user should know: that data was stored through zstandard, and why."""
+    embedded_size: int = 0
+    """Bytes of the file that are the model's."""
 
     @property
     def bits_per_dimension(self) -> float:
         """Bits of the whole file for each element of the array."""
         return 8 * self.size / self.elements if self.elements else math.nan
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What goes into a file."""
+
+    chunks: Iterable[CodedChunk]
+    uses_model: bool
+    embedded: bytes = b""
+    note: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +88,8 @@ class Codec:
     core: Core
     threads: int
     thorough: bool = False
+    embedded: bytes = b""
+    """What is put into every file so that it needs no other model; empty if nothing is."""
 
     @staticmethod
     def of(
@@ -83,15 +102,18 @@ class Codec:
         ans: str = "numpy",
         threads: int | None = None,
         thorough: bool = False,
+        embed_model: bool = False,
     ) -> Codec:
         """A codec for ``model``, with its default posterior unless another one is named.
 
         The posterior is refined by ``steps`` steps up the ELBO of each image (:mod:`bbans.inference.refined`).
         ``threads`` is the number of chunks coded at once, as many as there are processors by default. The bytes
         don't depend on it, nor on ``engine``, ``device`` and ``ans``. A chunk is stored through zstandard if its
-        default level makes less of it than the model does, or, with ``thorough``, if level 19 does. Raises
-        :class:`bbans.errors.ModelError` for a posterior that the model lacks, :class:`bbans.errors.CoreError` for an
-        engine or a core that is not there.
+        default level makes less of it than the model does, or, with ``thorough``, if level 19 does. With
+        ``embed_model``, the model is part of every file that is coded with it; a file that this makes larger than
+        level 19 does is stored through zstandard. Raises :class:`bbans.errors.ModelError` for a posterior that the
+        model lacks or a model too large to embed, :class:`bbans.errors.CoreError` for an engine or a core that is not
+        there.
         """
         threads = threads or os.cpu_count() or 1
         if model is None:
@@ -102,7 +124,8 @@ class Codec:
         if isinstance(engine, str):
             engine = engine_named(engine, device)
         evaluated = EvaluatedModel.of(model, posterior, engine, steps)
-        return Codec(model, posterior, steps, evaluated, core_named(ans), threads, thorough)
+        embedded = embed(model, posterior) if embed_model else b""
+        return Codec(model, posterior, steps, evaluated, core_named(ans), threads, thorough, embedded)
 
     @property
     def reference(self) -> ModelReference | None:
@@ -131,34 +154,29 @@ class Codec:
         ``chunk_size`` is the number of rows (entries of the first axis) that are coded together: what a slice of
         the file costs to read. What the model doesn't fit, or codes worse, is stored through zstandard. Raises
         :class:`bbans.errors.ArrayError` for arrays that don't hold numbers.
+
+        Chunks are written as they are coded, or kept until the last one is if a model might be embedded.
         """
         check_numeric(array)
         scale = self._scale_of(array)
         rows = array[None] if array.ndim == 0 else array
-        reference = None if scale is None else self.reference
-        header = Header(array.dtype.str, array.ndim, rows.shape[1:], scale or 1, reference)
+        content = self._content(rows, scale, chunk_size, progress)
+        reference = self.reference if content.uses_model else None
+        header = Header(array.dtype.str, array.ndim, rows.shape[1:], scale if reference and scale else 1, reference)
         stored_rows = 0
 
-        def chunks() -> Iterator[tuple[int, Method, bytes]]:
+        def chunks() -> Iterator[CodedChunk]:
             nonlocal stored_rows
-            for chunk in self._stored(rows, chunk_size) if scale is None else self._coded(rows, scale, chunk_size):
-                if progress is not None:
-                    progress(chunk[0])
+            for chunk in content.chunks:
                 stored_rows += chunk[0] if chunk[1] is Method.ZSTANDARD else 0
                 yield chunk
 
-        size = container.write(file, header, chunks())
-        note = None
-        if self.model is None:
-            note = "no model fits; the array was stored through zstandard"
-        elif scale is None:
-            note = (
-                f"model {self.model.name} does not fit (it takes images of shape {self.model.image_shape} with "
-                f"{self.model.symbols} values); the array was stored through zstandard"
-            )
-        elif stored_rows:
+        size = container.write(file, header, chunks(), content.embedded)
+        note = content.note
+        if note is None and stored_rows:
             note = f"{stored_rows} of {len(rows)} rows are smaller through zstandard, and were stored so"
-        return Written(size, array.size, array.nbytes, reference.name if reference else None, note)
+        name = reference.name if reference else None
+        return Written(size, array.size, array.nbytes, name, note, len(content.embedded))
 
     def decompress(self, data: bytes) -> NDArray[Any]:
         """The array that a `.bba` file holds, which must have been written with this codec's model or with none."""
@@ -196,14 +214,56 @@ class Codec:
             return None
         return find_scale(array, self.model.symbols)
 
-    def _stored(self, rows: NDArray[Any], chunk_size: int | None) -> Iterator[tuple[int, Method, bytes]]:
+    def _content(
+        self, rows: NDArray[Any], scale: int | None, chunk_size: int | None, progress: Progress | None
+    ) -> _Content:
+        """What a file of ``rows`` holds, coded as it is asked for unless a model might have to be embedded."""
+        if self.model is None or scale is None:
+            note = "no model fits; the array was stored through zstandard"
+            if self.model is not None:
+                note = (
+                    f"model {self.model.name} does not fit (it takes images of shape {self.model.image_shape} with "
+                    f"{self.model.symbols} values); the array was stored through zstandard"
+                )
+            return _Content(_reported(self._stored(rows, chunk_size), progress), uses_model=False, note=note)
+        chunks = _reported(self._coded(rows, scale, chunk_size), progress)
+        if not self.embedded:
+            return _Content(chunks, uses_model=True)
+        # The model comes before the chunks, and whether it is worth its bytes is known after the last of them.
+        coded = list(chunks)
+        if all(method is Method.ZSTANDARD for _, method, _ in coded):
+            return _Content(coded, uses_model=False)
+        size = len(self.embedded) + sum(len(payload) for _, _, payload in coded)
+        stored = self._stored_if_smaller(rows, chunk_size, size)
+        if stored is None:
+            return _Content(coded, uses_model=True, embedded=self.embedded)
+        note = (
+            f"the file would be larger with model {self.model.name} in it ({len(self.embedded):,} bytes); "
+            "the array was stored through zstandard"
+        )
+        return _Content(stored, uses_model=False, note=note)
+
+    def _stored_if_smaller(self, rows: NDArray[Any], chunk_size: int | None, size: int) -> list[CodedChunk] | None:
+        """All rows through zstandard at level 19, if that takes less than ``size`` bytes."""
+        slices = _slices(len(rows), chunk_size or _stored_chunk_size(rows))
+        if size < NEAR * sum(quick_size(rows[part].tobytes()) for part in slices):
+            return None
+        stored = []
+        for chunk in self._stored(rows, chunk_size):
+            size -= len(chunk[2])
+            if size <= 0:
+                return None
+            stored.append(chunk)
+        return stored
+
+    def _stored(self, rows: NDArray[Any], chunk_size: int | None) -> Iterator[CodedChunk]:
         """Chunks of rows through zstandard."""
         slices = _slices(len(rows), chunk_size or _stored_chunk_size(rows))
         payloads = map_in_order(lambda part: store(rows[part].tobytes()), slices, self.threads)
         for part, payload in zip(slices, payloads, strict=True):
             yield part.stop - part.start, Method.ZSTANDARD, payload
 
-    def _coded(self, rows: NDArray[Any], scale: int, chunk_size: int | None) -> Iterator[tuple[int, Method, bytes]]:
+    def _coded(self, rows: NDArray[Any], scale: int, chunk_size: int | None) -> Iterator[CodedChunk]:
         """Chunks of rows through the model, or as many as zstandard likes together if it makes less of them."""
         assert self.model is not None
         model = self.model
@@ -229,6 +289,14 @@ class Codec:
             else:
                 for part, payload in zip(group, coded, strict=True):
                     yield part.stop - part.start, Method.BITS_BACK, payload
+
+
+def _reported(chunks: Iterable[CodedChunk], progress: Progress | None) -> Iterator[CodedChunk]:
+    """The same chunks, each counted when it comes."""
+    for chunk in chunks:
+        if progress is not None:
+            progress(chunk[0])
+        yield chunk
 
 
 def _stored_chunk_size(rows: NDArray[Any]) -> int:

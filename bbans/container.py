@@ -5,23 +5,23 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import BinaryIO
 
 from bbans.errors import FormatError
+from bbans.fields import FieldReader, decode_varint, string, varint
 
 MAGIC = b"\x89BBA\r\n\x1a\n"
 """As in PNG: a byte that is not ASCII, both kinds of line ends, and an end-of-file mark that stops a listing."""
 VERSION = 1
-ONE_ARRAY = 0
-"""The only kind of content so far; others are left for later versions."""
+ONE_ARRAY, ONE_ARRAY_WITH_MODEL = 0, 1
+"""The kinds of content so far; others are left for later versions."""
 COMMON_POSTERIOR = "amortized"
 """Written as an empty name, since most files have it."""
 FOOTER = struct.Struct("<II")
 DIMENSIONS_MAXIMUM = 64
-VARINT_BYTES_MAXIMUM = 9
 
 
 class Method(IntEnum):
@@ -42,6 +42,15 @@ class ModelReference:
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """What a header says about the model that follows it."""
+
+    length: int
+    checksum: int
+    """CRC-32 of its bytes."""
+
+
+@dataclass(frozen=True)
 class Header:
     """What is known before the first chunk is written."""
 
@@ -54,6 +63,8 @@ class Header:
     """An element is ``scale`` times the model's symbol: 1 or 255."""
     model: ModelReference | None
     """None if all chunks are stored through zstandard."""
+    embedded: Embedded | None = None
+    """None if the model is not in the file."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,8 @@ class Directory:
     """Bytes of the whole file."""
     seed: int
     """The checksum of the header, which those of the chunks start from."""
+    embedded_offset: int
+    """Where the header ends, and the embedded model lies if there is one."""
 
     @property
     def rows(self) -> int:
@@ -89,19 +102,26 @@ class Directory:
         return (self.rows, *self.header.row_shape) if self.header.dimensions else ()
 
 
-def write(file: BinaryIO, header: Header, chunks: Iterable[tuple[int, Method, bytes]]) -> int:
-    """Write a file from ``(rows, method, payload)`` of each chunk, as they come, and return its size in bytes."""
-    head = _header_bytes(header)
+def write(
+    file: BinaryIO, header: Header, chunks: Iterable[tuple[int, Method, bytes]], embedded_model: bytes = b""
+) -> int:
+    """Write a file from ``(rows, method, payload)`` of each chunk, as they come, and return its size in bytes.
+
+    What the header says about the embedded model is taken from its bytes; there is none if they are empty.
+    """
+    embedded = Embedded(len(embedded_model), zlib.crc32(embedded_model)) if embedded_model else None
+    head = _header_bytes(replace(header, embedded=embedded))
     seed = zlib.crc32(head)
     file.write(head + struct.pack("<I", seed))
-    position = len(head) + 4
+    file.write(embedded_model)
+    position = len(head) + 4 + len(embedded_model)
     entries = []
     for number, (rows, method, payload) in enumerate(chunks):
         file.write(payload)
         checksum = _chunk_checksum(seed, number, payload)
-        entries.append(_varint(rows) + bytes([method]) + _varint(len(payload)) + struct.pack("<I", checksum))
+        entries.append(varint(rows) + bytes([method]) + varint(len(payload)) + struct.pack("<I", checksum))
         position += len(payload)
-    index = _varint(len(entries)) + b"".join(entries)
+    index = varint(len(entries)) + b"".join(entries)
     length = struct.pack("<I", len(index))
     file.write(index + length + struct.pack("<I", zlib.crc32(index + length, seed)))
     return position + len(index) + FOOTER.size
@@ -116,15 +136,18 @@ def read_directory(file: BinaryIO) -> Directory:
     file.seek(0)
     start = _read(file, len(MAGIC) + 1)
     _check_magic(start)
-    length = _decode_varint(lambda count: _read(file, count))
+    length = decode_varint(lambda count: _read(file, count))
     body = _read(file, min(length, size))
     (seed,) = struct.unpack("<I", _read(file, 4))
-    end = file.tell()
-    if zlib.crc32(start + _varint(length) + body) != seed:
+    embedded_offset = file.tell()
+    if zlib.crc32(start + varint(length) + body) != seed:
         raise FormatError("the header is damaged: its checksum does not match")
     header = _parse_header(body)
-    if _header_bytes(header) != start + _varint(length) + body:
+    if _header_bytes(header) != start + varint(length) + body:
         raise FormatError("the header is not written the one way it should be: the file is damaged")
+    end = embedded_offset + (header.embedded.length if header.embedded else 0)
+    if end > size:
+        raise FormatError("the embedded model does not fit in the file: the file is truncated or damaged")
 
     file.seek(max(size - FOOTER.size, end))
     index_length, checksum = FOOTER.unpack(_read(file, FOOTER.size))
@@ -142,7 +165,7 @@ def read_directory(file: BinaryIO) -> Directory:
         raise FormatError("an array without dimensions has one element: the file is damaged")
     if header.model is None and any(chunk.method is Method.BITS_BACK for chunk in chunks):
         raise FormatError("a chunk is coded with a model, and the header names none: the file is damaged")
-    return Directory(header, chunks, size, seed)
+    return Directory(header, chunks, size, seed, embedded_offset)
 
 
 def read_payload(file: BinaryIO, directory: Directory, number: int) -> bytes:
@@ -153,6 +176,18 @@ def read_payload(file: BinaryIO, directory: Directory, number: int) -> bytes:
     if _chunk_checksum(directory.seed, number, payload) != chunk.checksum:
         raise FormatError(f"chunk {number} is damaged: its checksum does not match")
     return payload
+
+
+def read_embedded(file: BinaryIO, directory: Directory) -> bytes:
+    """The embedded model, empty if there is none; :class:`bbans.errors.FormatError` if its checksum doesn't match."""
+    embedded = directory.header.embedded
+    if embedded is None:
+        return b""
+    file.seek(directory.embedded_offset)
+    data = file.read(embedded.length)
+    if zlib.crc32(data) != embedded.checksum:
+        raise FormatError("the embedded model is damaged: its checksum does not match")
+    return data
 
 
 def _read(file: BinaryIO, count: int) -> bytes:
@@ -168,15 +203,18 @@ def _chunk_checksum(seed: int, number: int, payload: bytes) -> int:
 
 
 def _header_bytes(header: Header) -> bytes:
-    body = bytes([ONE_ARRAY]) + _string(header.dtype) + bytes([header.dimensions])
-    body += b"".join(_varint(size) for size in header.row_shape) + _varint(header.scale)
+    kind = ONE_ARRAY if header.embedded is None else ONE_ARRAY_WITH_MODEL
+    body = bytes([kind]) + string(header.dtype) + bytes([header.dimensions])
+    body += b"".join(varint(size) for size in header.row_shape) + varint(header.scale)
     if header.model is None:
-        body += _string("")
+        body += string("")
     else:
         model = header.model
         posterior = "" if model.posterior == COMMON_POSTERIOR else model.posterior
-        body += _string(model.name) + _string(posterior) + _varint(model.steps) + model.identity
-    return MAGIC + bytes([VERSION]) + _varint(len(body)) + body
+        body += string(model.name) + string(posterior) + varint(model.steps) + model.identity
+    if header.embedded is not None:
+        body += varint(header.embedded.length) + struct.pack("<I", header.embedded.checksum)
+    return MAGIC + bytes([VERSION]) + varint(len(body)) + body
 
 
 def _check_magic(start: bytes) -> None:
@@ -190,40 +228,12 @@ def _check_magic(start: bytes) -> None:
         )
 
 
-class _Reader:
-    """Reads the fields of a header or an index, and refuses to read beyond its end."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._position = 0
-
-    def take(self, count: int) -> bytes:
-        taken = self._data[self._position : self._position + count]
-        if len(taken) != count:
-            raise FormatError("a field reaches beyond the end of its part: the file is damaged")
-        self._position += count
-        return taken
-
-    def varint(self) -> int:
-        return _decode_varint(self.take)
-
-    def string(self) -> str:
-        try:
-            return self.take(self.take(1)[0]).decode("utf-8")
-        except UnicodeDecodeError:
-            raise FormatError("a name is not UTF-8: the file is damaged") from None
-
-    def finish(self) -> None:
-        if self._position != len(self._data):
-            raise FormatError("bytes are left over after the last field: the file is damaged")
-
-
 def _parse_header(body: bytes) -> Header:
-    reader = _Reader(body)
-    if (kind := reader.take(1)[0]) != ONE_ARRAY:
+    reader = FieldReader(body)
+    if (kind := reader.byte()) not in (ONE_ARRAY, ONE_ARRAY_WITH_MODEL):
         raise FormatError(f"the file holds content of kind {kind}, which this version of bbans can't read")
     dtype = reader.string()
-    dimensions = reader.take(1)[0]
+    dimensions = reader.byte()
     if dimensions > DIMENSIONS_MAXIMUM:
         raise FormatError(f"an array of {dimensions} dimensions: the file is damaged")
     row_shape = tuple(reader.varint() for _ in range(dimensions - 1))
@@ -232,15 +242,20 @@ def _parse_header(body: bytes) -> Header:
     if name := reader.string():
         posterior, steps = reader.string() or COMMON_POSTERIOR, reader.varint()
         model = ModelReference(name, reader.take(8), posterior, steps)
+    embedded = None
+    if kind == ONE_ARRAY_WITH_MODEL:
+        embedded = Embedded(reader.varint(), *struct.unpack("<I", reader.take(4)))
+        if model is None or not embedded.length:
+            raise FormatError("a model is embedded that has no name or no bytes: the file is damaged")
     reader.finish()
-    return Header(dtype, dimensions, row_shape, scale, model)
+    return Header(dtype, dimensions, row_shape, scale, model, embedded)
 
 
 def _parse_index(index: bytes, offset: int) -> tuple[Chunk, ...]:
-    reader = _Reader(index)
+    reader = FieldReader(index)
     chunks = []
     for _ in range(reader.varint()):
-        rows, method, length = reader.varint(), reader.take(1)[0], reader.varint()
+        rows, method, length = reader.varint(), reader.byte(), reader.varint()
         if method not in set(Method):
             raise FormatError(f"a chunk is coded by method {method}, which this version of bbans doesn't know")
         (checksum,) = struct.unpack("<I", reader.take(4))
@@ -248,32 +263,3 @@ def _parse_index(index: bytes, offset: int) -> tuple[Chunk, ...]:
         offset += length
     reader.finish()
     return tuple(chunks)
-
-
-def _string(text: str) -> bytes:
-    data = text.encode("utf-8")
-    if len(data) > 255:
-        raise FormatError(f"a name of {len(data)} bytes does not fit in a file: 255 at most")
-    return bytes([len(data)]) + data
-
-
-def _varint(value: int) -> bytes:
-    """LEB128: seven bits a byte, the lowest first, the top bit set on all bytes but the last."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _decode_varint(take: Callable[[int], bytes]) -> int:
-    value = 0
-    for place in range(VARINT_BYTES_MAXIMUM):
-        byte = take(1)[0]
-        value |= (byte & 0x7F) << (7 * place)
-        if byte < 0x80:
-            if byte == 0 and place:
-                raise FormatError("a number is written longer than it needs to be: the file is damaged")
-            return value
-    raise FormatError("a number is too large: the file is damaged")

@@ -17,12 +17,17 @@ def store(data: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress(data)
 
 
+def quick_size(data: bytes) -> int:
+    """How many bytes the quick level makes of ``data``."""
+    return len(zstandard.ZstdCompressor(level=QUICK_LEVEL).compress(data))
+
+
 def stored_if_smaller(data: bytes, size: int, thorough: bool) -> bytes | None:
     """What :func:`store` makes of ``data``, if zstandard makes less than ``size`` bytes of it, or else None.
 
     The quick level decides, unless the comparison is to be ``thorough``: then the full level does.
     """
-    quick = len(zstandard.ZstdCompressor(level=QUICK_LEVEL).compress(data))
+    quick = quick_size(data)
     if size < (NEAR * quick if thorough else quick):
         return None
     stored = store(data)

@@ -13,9 +13,11 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.container import Directory, Header, Method, read_directory, read_payload
+from bbans.container import Directory, Header, Method, read_directory, read_embedded, read_payload
+from bbans.embedded import extract
 from bbans.errors import FormatError
 from bbans.fallback import restore
+from bbans.model import Model
 from bbans.parallel import map_in_order, spare_threads
 from bbans.symbols import NUMERIC_KINDS
 
@@ -105,6 +107,14 @@ class CompressedArray:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def embedded_model(self) -> Model | None:
+        """The model that lies in the file, or None; :class:`bbans.errors.FormatError` if it is damaged."""
+        if self.header.embedded is None or self.header.model is None:
+            return None
+        with self._lock:
+            data = read_embedded(self._file, self.directory)
+        return extract(data, self.header.model)
 
     def read(self, start: int = 0, stop: int | None = None, progress: Progress | None = None) -> NDArray[Any]:
         """Rows ``start`` to ``stop`` (to the end by default) as an array."""

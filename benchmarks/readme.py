@@ -64,9 +64,36 @@ def steps() -> str:
     return "\n".join(lines)
 
 
+def embedding() -> str:
+    others = ["zstd -19", "xz -9e", "bzip3"]
+    lines = [
+        "| images | bbans | its model | " + " | ".join(others) + " | a file with the model is smaller from about |",
+        "| --- " * (4 + len(others)) + "|",
+    ]
+    for model in result("embedding")["models"].values():
+        for source, part in (("mnist_train", "training"), ("mnist_test", "test")):
+            row = model["files"][source][-1]
+            breaks = row["extrapolated_images_to_break_even"]
+            known = {other: breaks[other] for other in others if other in breaks}
+            from_here = ", ".join(
+                f"{count:,} ({other})" if count else f"never ({other})" for other, count in known.items()
+            )
+            sizes = " | ".join(f"{row['others'][other]:,}" if other in row["others"] else "" for other in others)
+            lines.append(
+                f"| {row['images']:,} of {model['data']} {part} | {row['bbans_chunks']:,} "
+                f"| {model['model_bytes']['embedded']:,} | {sizes} | {from_here} |"
+            )
+    return "\n".join(lines)
+
+
 def main() -> None:
     old = new = README.read_text(encoding="utf-8")
-    for name, table in (("rates", rates()), ("throughput", throughput()), ("steps", steps())):
+    for name, table in (
+        ("rates", rates()),
+        ("throughput", throughput()),
+        ("steps", steps()),
+        ("embedding", embedding()),
+    ):
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
         assert pattern.search(new), f"README.md has no place for {name}"
         new = pattern.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", new)

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import bbans
+from bbans.model import Model
+from bbans.portable.network import Linear, Network
 
 HERE = Path(__file__).parent
 DIGESTS = HERE / "digests.json"
@@ -25,6 +27,33 @@ DIGESTS = HERE / "digests.json"
 def drawn(model: str, count: int) -> NDArray[np.uint8]:
     """Images drawn from a shipped model, the same everywhere."""
     return bbans.sample_images(bbans.load_model(model), count, seed=11)
+
+
+def noise(size: int, seed: int) -> NDArray[np.int64]:
+    """Integers from 0 to 2**31 - 1, the same everywhere: a linear congruential generator."""
+    state, out = seed, []
+    for _ in range(size):
+        state = (state * 6364136223846793005 + 1442695040888963407) % (1 << 64)
+        out.append(state >> 33)
+    return np.array(out, np.int64)
+
+
+def small_model() -> Model:
+    """A model of 3 x 2 binary pixels and 2 latents, with weights of all sizes, that makes almost nothing of them."""
+
+    def layer(inputs: int, outputs: int, shift: int, seed: int) -> Linear:
+        drawn = noise(outputs * inputs + outputs, seed)
+        weight = ((drawn[outputs:] % 65536 - 32768) >> drawn[outputs:] % 13).astype(np.int16)
+        return Linear(weight.reshape(outputs, inputs), drawn[:outputs] - (1 << 30), shift, -(1 << 18), 1 << 18)
+
+    decoder = Network(1 << 15, (layer(2, 5, 16, 1), layer(5, 6, 22, 2)))
+    encoder = Network(1, (layer(6, 4, 18, 3),))
+    return Model("small", (3, 2), "bernoulli", 2, 8, 6, 16, decoder, {"amortized": encoder})
+
+
+def coins() -> NDArray[np.float64]:
+    """Images that the small model codes in about a bit a pixel, in a type in which zstandard needs more."""
+    return (noise(6 * 3000, 4) % 2).reshape(3000, 3, 2).astype("<f8")
 
 
 def stored() -> NDArray[np.float32]:
@@ -37,10 +66,11 @@ class Case:
     """How a golden file is made."""
 
     array: Callable[[], NDArray[np.generic]]
-    model: str | None = None
+    model: str | Model | None = None
     chunk_size: int | None = None
     posterior: str | None = None
     steps: int = 0
+    embed_model: bool = False
 
 
 BINARY, GREY = "gg-mnist-binary", "gg-mnist"
@@ -52,14 +82,15 @@ CASES = {
     "gg-mnist-binary-5-steps": Case(lambda: drawn(BINARY, 30), BINARY, steps=5),
     "gg-mnist": Case(lambda: drawn(GREY, 45), GREY, 20),
     "gg-mnist-half-asleep-5-steps": Case(lambda: drawn(GREY, 20), GREY, posterior="half-asleep", steps=5),
+    "embedded": Case(coins, small_model(), 1500, embed_model=True),
     "stored": Case(stored, chunk_size=7),
 }
 
 
 def encode(name: str) -> bytes:
     case = CASES[name]
-    model = bbans.load_model(case.model) if case.model else None
-    codec = bbans.Codec.of(model, posterior=case.posterior, steps=case.steps)
+    model = bbans.load_model(case.model) if isinstance(case.model, str) else case.model
+    codec = bbans.Codec.of(model, posterior=case.posterior, steps=case.steps, embed_model=case.embed_model)
     return codec.compress(case.array(), case.chunk_size)
 
 
