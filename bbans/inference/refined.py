@@ -30,15 +30,15 @@ from bbans.parallel import map_in_order
 from bbans.portable import elementary
 from bbans.portable.descent import Floats32
 from bbans.portable.elementary import Floats
-from bbans.portable.engine import Differentiate
+from bbans.portable.engine import Cotangent, Differentiate
 
 STEPS_MAXIMUM = 1000
 BLOCK_MINIMUM, BLOCK_MAXIMUM = 32, 256
 """Images that climb together: enough for the matrix products, few enough to stay in cache."""
 
-LogProbGradient = Callable[[Floats32, Floats32], Floats32]
-"""From real decoder outputs and pixels ``(images, pixels)`` to the gradient of log p(x given z) with respect to the
-outputs, in nats, of the outputs' shape."""
+LogProbGradient = Callable[[Floats32], Cotangent]
+"""For pixels ``(images, pixels)``: from real decoder outputs to the gradient of log p(x given z) with respect to them,
+in nats."""
 Slope = Callable[[Floats], Floats]
 """From latents ``(images, latents)`` to the gradient of log p(x given z) with respect to them, in nats."""
 Climb = Callable[[Slope, Floats, Floats, int], tuple[Floats, Floats]]
@@ -93,13 +93,12 @@ class RefinedPosterior:
 
     def _block(self, outputs: NDArray[np.int64], x: Symbols) -> NDArray[np.int64]:
         mean, log_deviation = np.split(np.ldexp(outputs.astype(np.float64), -MEAN_FRACTION), 2, axis=1)
-        pixels = x.astype(np.float32)
+        log_prob_gradient = self.log_prob_gradient(x.astype(np.float32))
 
         def slope(z: Floats) -> Floats:
             centre = np.rint(np.ldexp(z, CENTRE_FRACTION)).astype(np.int64)
             centre = np.minimum(np.maximum(centre, -self.input_magnitude), self.input_magnitude)
-            uphill = self.differentiate(centre, lambda results: self.log_prob_gradient(results, pixels))
-            scaled: Floats = np.ldexp(uphill, CENTRE_FRACTION)
+            scaled: Floats = np.ldexp(self.differentiate(centre, log_prob_gradient), CENTRE_FRACTION)
             return scaled
 
         refined = self.climb(slope, limited_mean(mean), limited_log_deviation(log_deviation), self.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,6 +13,7 @@ from bbans.intervals.distribution import Integers, Symbols
 from bbans.portable import elementary
 
 Signed = NDArray[np.int64]
+Floats32 = NDArray[np.float32]
 
 PRECISION = 20
 TOTAL = np.uint64(1 << PRECISION)
@@ -35,17 +37,23 @@ def _frequency_of_one() -> Integers:
 
 
 @cache
-def _probability_of_one() -> NDArray[np.float32]:
+def _probability_of_one() -> Floats32:
     """The probability of a one for each rounded logit."""
     table = (_frequency_of_one() / float(1 << PRECISION)).astype(np.float32)
     table.flags.writeable = False
     return table
 
 
-def log_prob_gradient(logits: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The gradient of log p(x) with respect to logits, for pixels 0.0 and 1.0; all of one shape."""
-    place = np.rint((logits + np.float32(LOGIT_MAXIMUM)) * np.float32(1 << STEP_BITS)).astype(np.intp)
-    gradient: NDArray[np.float32] = x - np.take(_probability_of_one(), place, mode="clip")
+def log_prob_gradient(x: Floats32) -> Callable[[Floats32], Floats32]:
+    """The gradient of log p(x) with respect to logits, as a function of them; ``x`` holds pixels 0.0 and 1.0."""
+    table = _probability_of_one()
+    unit = np.float32(1 << STEP_BITS)
+    centre = np.float32(LOGIT_MAXIMUM) * unit + np.float32(0.5)
+
+    def gradient(logits: Floats32) -> Floats32:
+        probability = np.take(table, (logits * unit + centre).astype(np.intp), mode="clip")
+        return np.subtract(x, probability, out=probability)
+
     return gradient
 
 

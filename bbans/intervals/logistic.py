@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -36,6 +37,8 @@ GRADIENT_BITS = 5
 """Gradients come from tables with a node every ``2**-GRADIENT_BITS``..."""
 GRADIENT_LIMIT = 18
 """...as far out as this."""
+FAR = np.float32(1 << 20)
+"""In grey levels: beyond every table."""
 
 Floats32 = NDArray[np.float32]
 
@@ -63,47 +66,59 @@ def _quantiles() -> NDArray[np.float64]:
 
 
 @cache
-def _gradient_tables() -> tuple[Floats32, Floats32, Floats32]:
-    """The logistic function, and for each log-scale s: exp(-s), and d/ds of log(1 - exp(-exp(-s)))."""
+def _gradient_tables() -> tuple[Floats32, Floats32, Floats32, Floats32]:
+    """F and 1 - F for each standardized edge; for each log-scale s, exp(-s) in steps of the edges' grid, and d/ds of
+    log(1 - exp(-exp(-s))).
+    """
+    unit = float(1 << GRADIENT_BITS)
     steps = np.arange(-GRADIENT_LIMIT << GRADIENT_BITS, (GRADIENT_LIMIT << GRADIENT_BITS) + 1)
-    cumulative = elementary.logistic(steps / float(1 << GRADIENT_BITS))
+    cumulative = elementary.logistic(steps / unit)
     cumulative[0], cumulative[-1] = 0.0, 1.0
-    steps = np.arange(LOG_SCALE_MINIMUM << GRADIENT_BITS, (LOG_SCALE_MAXIMUM << GRADIENT_BITS) + 1)
-    inverse = elementary.exponential(-steps / float(1 << GRADIENT_BITS))
+    inverse = elementary.exponential(
+        -np.arange(LOG_SCALE_MINIMUM << GRADIENT_BITS, (LOG_SCALE_MAXIMUM << GRADIENT_BITS) + 1) / unit
+    )
     narrowing = -inverse / (elementary.exponential(inverse) - 1.0)
-    tables = cumulative.astype(np.float32), inverse.astype(np.float32), narrowing.astype(np.float32)
+    tables = tuple(table.astype(np.float32) for table in (cumulative, 1.0 - cumulative, inverse * unit, narrowing))
     for table in tables:
         table.flags.writeable = False
-    return tables
+    return tables  # type: ignore[return-value]
 
 
-def log_prob_gradient(outputs: Floats32, x: Floats32) -> Floats32:
-    """The gradient of log p(x) with respect to real decoder outputs.
+def log_prob_gradient(x: Floats32) -> Callable[[Floats32], Floats32]:
+    """The gradient of log p(x) with respect to real decoder outputs, as a function of them.
 
-    ``outputs`` is ``(images, 2 * pixels)``: means in 128 grey levels, then logs of scales in grey levels; ``x`` is
-    ``(images, pixels)`` with values 0.0 to 255.0. With F the logistic function, and a and b the standardized edges
-    above and below a pixel's level, log p is log F(a) + log F(-b) + log(1 - exp(b - a)), of which the first level has
-    only the first term and the last level only the second.
+    ``x`` is ``(images, pixels)`` with values 0.0 to 255.0; outputs and gradient are ``(images, 2 * pixels)``: means in
+    128 grey levels, then logs of scales in grey levels. With F the logistic function, and a and b the standardized
+    edges above and below a pixel's level, log p is log F(a) + log F(-b) + log(1 - exp(b - a)), of which the first
+    level has only the first term and the last level only the second.
     """
-    cumulative, inverse_scales, narrowing = _gradient_tables()
-    mean, log_scale = np.split(outputs, 2, axis=1)
-    half, unit = np.float32(0.5), np.float32(1 << GRADIENT_BITS)
+    tables = _gradient_tables()
+    unit = np.float32(1 << GRADIENT_BITS)
+    half = np.float32(0.5)
+    centre = np.float32(GRADIENT_LIMIT) * unit + half
+    least = half - np.float32(LOG_SCALE_MINIMUM) * unit
     first, last = x == 0, x == LEVELS - 1
-    place = np.rint((log_scale - np.float32(LOG_SCALE_MINIMUM)) * unit).astype(np.intp)
-    inverse = np.take(inverse_scales, place, mode="clip")
-    centred = x - mean * np.float32(128)
-    below, above = (centred - half) * inverse, (centred + half) * inverse
-    below[first], above[last] = -GRADIENT_LIMIT, GRADIENT_LIMIT
-    limit = np.float32(GRADIENT_LIMIT)
-    below_place, above_place = (np.rint((edge + limit) * unit).astype(np.intp) for edge in (below, above))
-    up_to_below = np.take(cumulative, below_place, mode="clip")
-    beyond_above = np.float32(1) - np.take(cumulative, above_place, mode="clip")
-    gradient = np.empty_like(outputs)
-    to_mean, to_log_scale = np.split(gradient, 2, axis=1)
-    np.multiply((up_to_below - beyond_above) * inverse, np.float32(128), out=to_mean)
-    between = np.take(narrowing, place, mode="clip")
-    between[first | last] = 0
-    np.add(below * up_to_below - above * beyond_above, between, out=to_log_scale)
+    lower, upper = np.where(first, -FAR, x - half), np.where(last, FAR, x + half)
+    inner = np.where(first | last, np.float32(0), np.float32(1))
+
+    def gradient(outputs: Floats32) -> Floats32:
+        mean, log_scale = np.split(outputs, 2, axis=1)
+        place = (log_scale * unit + least).astype(np.intp)
+        inverse, narrowing = (np.take(table, place, mode="clip") for table in tables[2:])
+        levels = mean * np.float32(128)
+        below, above = (lower - levels) * inverse, (upper - levels) * inverse
+        up_to_below = np.take(tables[0], (below + centre).astype(np.intp), mode="clip")
+        beyond_above = np.take(tables[1], (above + centre).astype(np.intp), mode="clip")
+        result = np.empty_like(outputs)
+        to_mean, to_log_scale = np.split(result, 2, axis=1)
+        np.multiply((up_to_below - beyond_above) * inverse, np.float32(128) / unit, out=to_mean)
+        below *= up_to_below
+        above *= beyond_above
+        below -= above
+        below *= np.float32(1) / unit
+        np.add(below, narrowing * inner, out=to_log_scale)
+        return result
+
     return gradient
 
 
