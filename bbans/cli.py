@@ -257,13 +257,14 @@ def info(source: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("data", metavar="DATA")
-@click.option("--recipe", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A TOML file.")
+@click.option("--recipe", type=click.Path(path_type=Path), metavar="FILE",
+              help="A TOML file: what to train, and how. [default: what suits DATA]")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER",
               help="Where the model, the network before freezing and the log go.")  # fmt: skip
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @reports_errors
-def train(data: str, recipe: Path, output: Path, device: str, quiet: bool) -> None:
+def train(data: str, recipe: Path | None, output: Path, device: str, quiet: bool) -> None:
     """Train a model on the 8-bit images in DATA, and freeze it.
 
     DATA is a .npy or .npz file, an IDX file, a CIFAR binary batch, or a folder of such files or of pictures. A run
@@ -271,11 +272,13 @@ def train(data: str, recipe: Path, output: Path, device: str, quiet: bool) -> No
     torchrun: torchrun --nproc-per-node 2 -m bbans train ...
     """
     from bbans.training.data import read_images
-    from bbans.training.recipe import load_recipe
+    from bbans.training.recipe import default_recipe, load_recipe
     from bbans.training.run import run
     from bbans.training.workers import Workers
 
-    measured = run(load_recipe(recipe), read_images(Path(data)), output, not quiet, Workers.join(device))
+    images = read_images(Path(data))
+    how = load_recipe(recipe) if recipe else default_recipe(output.name, images)
+    measured = run(how, images, output, not quiet, Workers.join(device))
     if measured is not None and not quiet:
         for name, frozen in measured.frozen.items():
             before = measured.trained[name]

@@ -35,7 +35,7 @@ from bbans.training.loop import (
     train,
 )
 from bbans.training.objectives import denoising, entropy_annealing, from_aggregate_posterior, sleep, wake
-from bbans.training.recipe import CHOICES, PosteriorRecipe, Recipe, load_recipe
+from bbans.training.recipe import CHOICES, PosteriorRecipe, Recipe, default_recipe, load_recipe
 from bbans.training.run import run
 
 RECIPE = Recipe(
@@ -304,3 +304,25 @@ def test_a_run_leaves_its_curves(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     run(dataclasses.replace(RECIPE, epochs=2), blobs(400, seed=0), tmp_path)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("one", [1, 255])
+def test_binary_images_train_without_a_recipe(tmp_path: Path, one: int) -> None:
+    """Whether a one is written as 1 or 255, the default recipe finds a Bernoulli model that learns."""
+    images = (blobs(300, seed=0) > 0).astype(np.uint8) * one
+    recipe = dataclasses.replace(default_recipe("blobs", images), epochs=12, posteriors={})
+    assert (recipe.likelihood, recipe.image_shape, recipe.validation_images) == ("bernoulli", (8, 8), 30)
+    measured = run(recipe, images, tmp_path)
+    assert measured is not None and measured.frozen["amortized"] < 0.6
+
+
+def test_grey_images_get_grey_levels() -> None:
+    recipe = default_recipe("blobs", blobs(300, seed=0))
+    assert recipe.likelihood == "discretized-logistic" and list(recipe.posteriors) == ["half-asleep"]
+
+
+def test_training_needs_more_images_than_it_holds_out(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", blobs(1, seed=0))
+    arguments = ["train", str(tmp_path / "one.npy"), "-o", str(tmp_path / "model")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1 and "holds out 1 images, got 1 in all" in result.stderr

@@ -41,7 +41,12 @@ def check_images(recipe: Recipe, images: NDArray[np.uint8]) -> None:
 
 
 def split(recipe: Recipe, images: NDArray[np.uint8], device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Training images as they come, uint8, and held-out images as float pixels in the model's alphabet."""
+    """Training images as they come, uint8, and held-out images as float pixels in the model's alphabet.
+
+    For a binary model, images of zeros and ones count as black and white.
+    """
+    if recipe.likelihood == "bernoulli" and images.max() == 1:
+        images = 255 * images
     data = torch.tensor(images, device=device)
     training = len(data) - recipe.validation_images
     return data[:training], to_symbols(recipe, data[training:].float())

@@ -16,6 +16,7 @@ from bbans.training.recipe import PosteriorRecipe
 
 LEARNING_RATE = 5e-4
 DEVIATIONS = (0.1, 0.2, 0.4, 0.8, 1.0)
+SETS = (BINARY, GREY, FASHION)
 
 
 def figures_2_and_5(setting: Setting, data: DataSet) -> dict[str, Any]:
@@ -64,37 +65,38 @@ def table_1(setting: Setting, data: DataSet) -> dict[str, float]:
     return rates
 
 
-def draw(setting: Setting, sets: dict[str, Any]) -> Figure:
-    """Figure 5 above figure 6, a column for each set."""
-    figure = Figure(figsize=(4 * len(sets), 7), layout="constrained")
-    places = figure.subplots(2, len(sets), squeeze=False)
-    for (name, result), (above, below) in zip(sets.items(), places.T, strict=True):
-        for inference in ("amortized", "optimal", "half-asleep"):
-            above.plot(result["figure 5"]["epochs"], result["figure 5"][inference], marker="o", label=inference)
-        above.set(title=name, xlabel="epochs of the VAE", ylabel="test bits/dim")
-        above.legend()
-        for inference, start in (("vae", 0), ("wake", setting.epochs), ("half-asleep", setting.epochs)):
-            mean, deviation = (np.array(result["figure 6"][inference][key]) for key in ("mean", "deviation"))
-            epochs = start + 1 + np.arange(len(mean))
-            below.plot(epochs, mean, label=inference)
-            below.fill_between(epochs, mean - deviation, mean + deviation, alpha=0.3)
-        lowest = min(result["figure 6"]["half-asleep"]["mean"] + result["figure 6"]["vae"]["mean"])
-        below.set(
-            ylim=(0.99 * lowest, 1.1 * lowest), xlabel="epochs, then of the encoder alone", ylabel="test bits/dim"
-        )
-        below.legend()
+def draw(data: DataSet, result: dict[str, Any], epochs: int) -> Figure:
+    """Figures 5 and 6 side by side."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for inference in ("amortized", "optimal", "half-asleep"):
+        left.plot(result["figure 5"]["epochs"], result["figure 5"][inference], marker="o", label=inference)
+    left.set(title=f"{data.name} (figure 5)", xlabel="epochs of the VAE", ylabel="test bits/dim")
+    left.legend()
+    for inference, start in (("vae", 0), ("wake", epochs), ("half-asleep", epochs)):
+        mean, deviation = (np.array(result["figure 6"][inference][key]) for key in ("mean", "deviation"))
+        steps = start + 1 + np.arange(len(mean))
+        right.plot(steps, mean, label=inference)
+        right.fill_between(steps, mean - deviation, mean + deviation, alpha=0.3)
+    lowest = min(result["figure 6"]["half-asleep"]["mean"] + result["figure 6"]["vae"]["mean"])
+    right.set(title="every epoch (figure 6)", xlabel="epochs, then of the encoder alone", ylabel="test bits/dim")
+    right.set_ylim(0.99 * lowest, 1.1 * lowest)
+    right.legend()
     return figure
 
 
 @click.command()
 @settings
-def main(**values: Any) -> None:
+@click.option(
+    "--set", "names", multiple=True, type=click.Choice([data.file_name for data in SETS]), help="[default: all]"
+)
+def main(names: tuple[str, ...], **values: Any) -> None:
     setting = Setting(**values)
-    sets: dict[str, Any] = {}
-    for data in (BINARY, GREY, FASHION):
-        sets[data.name] = {"figure 6": figure_6(setting, data), "figure 5": figures_2_and_5(setting, data)}
-        sets[data.name]["table 1"] = table_1(setting, data)
-        write("overfitting", setting, {"sets": sets}, draw(setting, sets))
+    for data in SETS:
+        if not names or data.file_name in names:
+            result: dict[str, Any] = {"figure 6": figure_6(setting, data), "figure 5": figures_2_and_5(setting, data)}
+            result["table 1"] = table_1(setting, data)
+            write(f"overfitting-{data.file_name}", setting, result, draw(data, result, setting.epochs))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,11 @@ class DataSet:
     likelihood: str
     latents: int
 
+    @property
+    def file_name(self) -> str:
+        """The name in what files are called."""
+        return self.name.replace(" ", "-")
+
 
 BINARY = DataSet("binary MNIST", "mnist", "bernoulli", 16)
 GREY = DataSet("grey MNIST", "mnist", "discretized-logistic", 32)
@@ -155,7 +160,7 @@ def at_epoch(setting: Setting, data: DataSet, seed: int, epoch: int) -> VAE:
 
 
 def _key(setting: Setting, data: DataSet, seed: int) -> str:
-    return f"{data.name.replace(' ', '-')}-{setting.images}-{setting.epochs}-{setting.learning_rate:g}-{seed}"
+    return f"{data.file_name}-{setting.images}-{setting.epochs}-{setting.learning_rate:g}-{seed}"
 
 
 def refit(
