@@ -78,8 +78,8 @@ class Setting:
         """What is less than in the paper."""
         return (
             f"{self.images:,} training images, {self.test_images:,} test images, {self.epochs} epochs at "
-            f"{self.learning_rate:g}, encoder alone {self.further_epochs} "
-            "(the paper: 60,000, 10,000, 1,000 at 0.0003, 100)"
+            f"{self.learning_rate:g}, encoder alone {self.further_epochs}, "
+            f"{self.seeds} seeds (the paper: 60,000, 10,000, 1,000 at 0.0003, 100, 3)"
         )
 
     def described(self) -> dict[str, object]:
