@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,77 +15,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from bbans import __version__
+from bbans.options import STANDARD, coding_options, output_options, output_target, reports_errors
 
 if TYPE_CHECKING:
     from bbans.codec import Written
     from bbans.container import Directory
     from bbans.reader import Progress
 
-STANDARD = "-"
 SUFFIX = ".bba"
-
-Command = Callable[..., None]
-
-
-def reports_errors(command: Command) -> Command:
-    """What goes wrong ends in one line on standard error and exit status 1."""
-
-    @functools.wraps(command)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        from bbans.errors import BbansError
-
-        try:
-            command(*args, **kwargs)
-        except BbansError as error:
-            fail(str(error))
-        except BrokenPipeError:
-            # Nobody reads on: what Python would still flush at its exit goes nowhere.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        except OSError as error:
-            fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
-        except MemoryError:
-            fail("out of memory")
-
-    return wrapper
-
-
-def fail(message: str) -> None:
-    """End with one line on standard error, and exit status 1."""
-    click.echo(f"bbans: {' '.join(message.split())}", err=True)
-    sys.exit(1)
-
-
-def coding_options(command: Command) -> Command:
-    """The options of every command that evaluates a model."""
-    options = [
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-        click.option("--engine", type=click.Choice(["auto", "numpy", "torch"]), default="auto", show_default=True,
-                     help="What evaluates the networks; the bytes are the same."),
-        click.option("--ans", default="numpy", show_default=True, metavar="CORE",
-                     help="The ANS core; the bytes are the same."),
-        click.option("--threads", type=click.IntRange(1), metavar="N",
-                     help="Chunks coded at once. [default: all processors]"),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def output_options(command: Command) -> Command:
-    """The options of every command that writes a file."""
-    options = [
-        click.option("-o", "--output", type=click.Path(path_type=Path, allow_dash=True), metavar="OUT",
-                     help="Where to write; - is standard output."),
-        click.option("-c", "--stdout", "to_stdout", is_flag=True, help="Write to standard output."),
-        click.option("-f", "--force", is_flag=True, help="Overwrite OUT, or write binary to a terminal."),
-        click.option("--rm", "remove", is_flag=True, help="Remove the input once the output is safe (and verified)."),
-        click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
-        click.option("-v", "--verbose", is_flag=True, help="Say more."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 class Commands(click.Group):
@@ -333,19 +269,6 @@ def models(as_json: bool) -> None:
         shape = "x".join(str(size) for size in row["image_shape"])
         posteriors = ", ".join(row["posteriors"])
         click.echo(f"{row['name']:<20} {shape:<10} {row['values']:>3} values  {row['size']:>9,} bytes  {posteriors}")
-
-
-def output_target(path: Path, to_stdout: bool, force: bool) -> Path | None:
-    """The file to write, or None for standard output; refuses what the user would regret."""
-    from bbans.errors import BbansError
-
-    if to_stdout or str(path) == STANDARD:
-        if sys.stdout.isatty() and not force:
-            raise BbansError("standard output is a terminal; -f writes binary data to it all the same")
-        return None
-    if path.is_dir() or (path.exists() and not force):
-        raise BbansError(f"{path} exists; -f overwrites it" if not path.is_dir() else f"{path} is a folder")
-    return path
 
 
 @contextmanager

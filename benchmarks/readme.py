@@ -1,4 +1,4 @@
-"""Makes the tables of the README from `results/`, between its markers.
+"""Makes the tables of README.md and paper/README.md from `results/`, between their markers.
 
 python benchmarks/readme.py           # writes them
 python benchmarks/readme.py --check   # fails if they are not what the results say
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +87,101 @@ def embedding() -> str:
     return "\n".join(lines)
 
 
+def own() -> str:
+    lines = [
+        "| held-out images | with K = 0 / 10 | its model embedded | zstd -19 | xz -9e | bzip3 |",
+        "| --- " * 6 + "|",
+    ]
+    for one in result("own-images")["sets"].values():
+        rates = one["bits_per_dimension"]
+        others = " | ".join(f"{rates[name]:.4f}" if name in rates else "" for name in ("zstd -19", "xz -9e", "bzip3"))
+        lines.append(
+            f"| {one['images']:,} of {one['data']} | {rates['half-asleep, K = 0']:.4f} / "
+            f"{rates['half-asleep, K = 10']:.4f} | {one['embedded_model_bytes']:,} bytes | {others} |"
+        )
+    return "\n".join(lines)
+
+
+def paper_overfitting() -> str:
+    lines = [
+        "| data | VAE, best epoch | VAE, last epoch | encoder fitted to the test images | wake | half-asleep |",
+        "| --- " * 6 + "|",
+    ]
+    for path in sorted((HERE / "results").glob("paper-overfitting-*.json")):
+        one = json.loads(path.read_text())
+        curve = one["figure 6"]["vae"]["mean"]
+        last = " | ".join(
+            f"{one['figure 6'][name]['mean'][-1]:.4f} ± {one['figure 6'][name]['deviation'][-1]:.4f}"
+            for name in ("wake", "half-asleep")
+        )
+        lines.append(
+            f"| {path.stem.removeprefix('paper-overfitting-')}, {one['setting']['seeds']} seeds "
+            f"| {min(curve):.4f} (epoch {curve.index(min(curve)) + 1}) | {curve[-1]:.4f} (epoch {len(curve)}) "
+            f"| {one['figure 5']['optimal'][-1]:.4f} | {last} |"
+        )
+    return "\n".join(lines)
+
+
+def paper_denoising() -> str:
+    found = {
+        path.stem.removeprefix("paper-overfitting-"): json.loads(path.read_text())["table 1"]
+        for path in sorted((HERE / "results").glob("paper-overfitting-*.json"))
+    }
+    names = list(next(iter(found.values())))
+    lines = ["| data | " + " | ".join(names) + " |", "| --- " * (1 + len(names)) + "|"]
+    lines += [f"| {data} | " + " | ".join(f"{row[name]:.4f}" for name in names) + " |" for data, row in found.items()]
+    return "\n".join(lines)
+
+
+def paper_curves() -> str:
+    lines = ["| figure | objective | last epoch, mean ± deviation |", "| --- | --- | --- |"]
+    for figure, name in (("3, a known generator", "consistency"), ("4, alpha", "alpha")):
+        lines += [
+            f"| {figure} | {objective} | {curve['mean'][-1]:.4f} ± {curve['deviation'][-1]:.4f} |"
+            for objective, curve in result(f"paper-{name}")["curves"].items()
+        ]
+    return "\n".join(lines)
+
+
+def paper_compression() -> str:
+    lines = [
+        "| model | encoder | K | file, bits/dim | -ELBO, the paper's steps | the paper | ms an image, both ways |",
+        "| --- " * 7 + "|",
+    ]
+    for path in sorted((HERE / "results").glob("paper-compression-*.json")):
+        one = json.loads(path.read_text())
+        lines += [
+            f"| {path.stem.removeprefix('paper-compression-')} | {row['posterior']} | {row['steps']} "
+            f"| {row['bits_per_dimension']:.4f} | {row['elbo_with_the_papers_steps']:.4f} "
+            f"| {one['paper'][row['posterior']][row['steps']]:.4f} "
+            f"| {1000 * row['encode_seconds_per_image']:.2f} / {1000 * row['decode_seconds_per_image']:.2f} |"
+            for row in one["files"]
+            if row["steps"] in (0, 1, 2, 5, 7, 10)
+        ]
+    return "\n".join(lines)
+
+
+TABLES: dict[Path, dict[str, Callable[[], str]]] = {
+    README: {"rates": rates, "throughput": throughput, "steps": steps, "embedding": embedding, "own": own},
+    HERE / "paper" / "README.md": {
+        "curves": paper_curves,
+        "overfitting": paper_overfitting,
+        "denoising": paper_denoising,
+        "compression": paper_compression,
+    },
+}
+
+
 def main() -> None:
-    old = new = README.read_text(encoding="utf-8")
-    for name, table in (
-        ("rates", rates()),
-        ("throughput", throughput()),
-        ("steps", steps()),
-        ("embedding", embedding()),
-    ):
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
-        assert pattern.search(new), f"README.md has no place for {name}"
-        new = pattern.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", new)
-    if "--check" in sys.argv:
-        sys.exit(new != old and "README.md is not what benchmarks/results say: run python benchmarks/readme.py")
-    README.write_text(new, encoding="utf-8")
+    for path, tables in TABLES.items():
+        old = new = path.read_text(encoding="utf-8")
+        for name, table in tables.items():
+            parts = re.split(rf"(?s)(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", new, maxsplit=1)
+            assert len(parts) == 2, f"{path} has no place for {name}"
+            new = parts[0] + table() + "\n" + parts[1]
+        if "--check" in sys.argv and new != old:
+            sys.exit(f"{path} is not what benchmarks/results say: run python benchmarks/readme.py")
+        path.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

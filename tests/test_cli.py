@@ -126,7 +126,7 @@ def test_verify_and_remove(folder: Path, model_folder: Path) -> None:
 
 
 def test_verify_catches_a_codec_that_loses(folder: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bbans.Codec, "decode", lambda self, payload, rows, header: np.zeros(rows * 20, np.uint8))
+    monkeypatch.setattr(bbans.Codec, "decode", lambda self, payload, rows, *rest: np.zeros(rows * 20, np.uint8))
     assert "does not decode to the input" in fail(
         "compress", "images.npy", "-o", "out.bba", "--model", model_folder, "--rm"
     )

@@ -109,6 +109,17 @@ def test_steps_lower_the_rate_faster_than_the_papers(name: str) -> None:
     assert costs[1] < cost(model, images, 5, adam) < costs[0]
 
 
+@pytest.mark.parametrize("name", ["gg-mnist-binary", "gg-mnist"])
+def test_steps_don_t_go_astray_on_strange_images(name: str) -> None:
+    """Where the encoder knows nothing, its deviations are no measure of how far to go; the steps gain all the same."""
+    model = bbans.load_model(name)
+    drawn = bbans.sample_images(model, 20)
+    noise = np.random.default_rng(0).integers(0, model.symbols, drawn.shape).astype(np.uint8)
+    for images in (model.symbols - 1 - drawn, noise, drawn[:, ::-1]):
+        costs = [cost(model, images, steps) for steps in (0, 1, 2, 4, 8, 30)]
+        assert max(costs[1:]) < costs[0]
+
+
 def test_the_posterior_does_not_depend_on_the_batch(model: Model) -> None:
     x = flat(model, 30)
     evaluated = EvaluatedModel.of(model, "amortized", NumpyEngine(), steps=3)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from bbans.cli import coding_options, output_target, reports_errors
+from bbans.options import coding_options, output_target, reports_errors
 
 Item = TypeVar("Item")
 

@@ -94,8 +94,8 @@ class Recipe:
 def default_recipe(name: str, images: NDArray[np.uint8]) -> Recipe:
     """What to train on ``images`` (``(images, height, width)`` and so on) where nobody says how.
 
-    The GG paper's network, with the likelihood that the values ask for, for about a million images seen: some ten minutes
-    on a laptop for 28 x 28. A tenth of the images, at most 5,000, is held out.
+    The GG paper's network, with the likelihood that the values ask for, for about a million images seen: some ten
+    minutes on a laptop for 28 x 28. A tenth of the images, at most 5,000, is held out.
     """
     binary = np.unique(images).tolist() in ([0, 1], [0, 255])
     held_out = min(5000, max(1, len(images) // 10))
