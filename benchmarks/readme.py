@@ -88,16 +88,19 @@ def embedding() -> str:
 
 
 def own() -> str:
+    others = ("zstd -19", "xz -9e", "bzip3")
     lines = [
-        "| held-out images | with K = 0 / 10 | its model embedded | zstd -19 | xz -9e | bzip3 |",
-        "| --- " * 6 + "|",
+        "| held-out images | K = 0 / 10 | its model | zstd -19 | xz -9e | bzip3 | embedding pays from about |",
+        "| --- " * 7 + "|",
     ]
     for one in result("own-images")["sets"].values():
-        rates = one["bits_per_dimension"]
-        others = " | ".join(f"{rates[name]:.4f}" if name in rates else "" for name in ("zstd -19", "xz -9e", "bzip3"))
+        rates, breaks = one["bits_per_dimension"], one["extrapolated_images_to_break_even"]
+        from_here = ", ".join(f"{breaks[name]:,} ({name})" for name in others if breaks.get(name))
         lines.append(
-            f"| {one['images']:,} of {one['data']} | {rates['half-asleep, K = 0']:.4f} / "
-            f"{rates['half-asleep, K = 10']:.4f} | {one['embedded_model_bytes']:,} bytes | {others} |"
+            f"| {one['images']:,} of {one['data']} | {rates['K = 0']:.4f} / {rates['K = 10']:.4f} "
+            f"| {one['embedded_model_bytes']:,} bytes | "
+            + " | ".join(f"{rates[name]:.4f}" if name in rates else "" for name in others)
+            + f" | {from_here or 'never'} |"
         )
     return "\n".join(lines)
 

@@ -100,7 +100,6 @@ def default_recipe(name: str, images: NDArray[np.uint8]) -> Recipe:
     binary = np.unique(images).tolist() in ([0, 1], [0, 255])
     held_out = min(5000, max(1, len(images) // 10))
     epochs = max(10, min(500, math.ceil(1_000_000 / max(1, len(images) - held_out))))
-    half_asleep = PosteriorRecipe("reverse-half-asleep", epochs=max(1, epochs // 4))
     return Recipe(
         name=name,
         image_shape=images.shape[1:],
@@ -112,7 +111,6 @@ def default_recipe(name: str, images: NDArray[np.uint8]) -> Recipe:
         validation_images=held_out,
         annealing_epochs=max(1, epochs // 8),
         patience=max(5, epochs // 4),
-        posteriors={"half-asleep": half_asleep},
     )
 
 
