@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -151,3 +154,17 @@ def test_absurd_numbers_of_steps_are_refused(model: Model) -> None:
     for steps in (-1, STEPS_MAXIMUM + 1):
         with pytest.raises(ModelError, match="0 to 1000 steps"):
             bbans.Codec.of(model, steps=steps)
+
+
+def test_steps_that_go_astray_are_not_used(binary_model: Model) -> None:
+    """Where the steps make a sample larger, the file is the one that K = 0 writes."""
+    images = bbans.sample_images(binary_model, 300)
+    codec = bbans.Codec.of(binary_model, steps=2)
+    assert codec.evaluated is not None and codec.evaluated.refine is not None
+    refine = replace(codec.evaluated.refine, climb=lambda slope, mean, log_deviation, steps: (mean + 3, log_deviation))
+    astray = replace(codec, evaluated=replace(codec.evaluated, refine=refine))
+    file = io.BytesIO()
+    written = astray.write(file, images)
+    assert written.steps == 0 and written.model is not None
+    assert file.getvalue() == bbans.Codec.of(binary_model).compress(images)
+    assert (astray.decompress(file.getvalue()) == images).all()
