@@ -16,7 +16,7 @@ from bbans.embedded import extract
 from bbans.errors import ModelError, StoredWarning
 from bbans.model import Model, load_model, read_model, shipped_models
 from bbans.reader import CompressedArray
-from bbans.symbols import check_numeric, count_images, find_scale, to_symbols
+from bbans.symbols import check_numeric, count_images, find_scale, sample_of, to_symbols
 
 SAMPLE_IMAGES = 64
 
@@ -39,8 +39,7 @@ def choose_model(array: NDArray[Any]) -> Model | None:
 
 def _sample_cost(array: NDArray[Any], model: Model) -> int:
     """Bytes that a few images from all over the array take."""
-    images = array.reshape(-1, model.pixels)
-    sample = images[:: max(1, len(images) // SAMPLE_IMAGES)][:SAMPLE_IMAGES]
+    sample = sample_of(array.reshape(-1, model.pixels), SAMPLE_IMAGES)
     scale = find_scale(sample, model.symbols)
     assert scale is not None
     return len(Codec.of(model).chunk_coder().encode(to_symbols(sample, scale).astype(np.int64)))

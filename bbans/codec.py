@@ -26,7 +26,7 @@ from bbans.parallel import map_in_order, spare_threads
 from bbans.portable.engine import Engine
 from bbans.portable.engines import engine_named
 from bbans.reader import CompressedArray, Progress
-from bbans.symbols import check_numeric, count_images, find_scale, from_symbols, to_symbols
+from bbans.symbols import check_numeric, count_images, find_scale, from_symbols, sample_of, to_symbols
 
 CHUNK_PIXELS = 1 << 22
 """Pixels of a chunk, unless the caller chooses."""
@@ -224,8 +224,7 @@ class Codec:
         """The codec itself, or the one without steps where these make a sample of the images larger."""
         if not self.steps or self.model is None or scale is None:
             return self
-        images = rows.reshape(-1, self.model.pixels)
-        sample = images[:: max(1, len(images) // SAMPLE_IMAGES)][:SAMPLE_IMAGES]
+        sample = sample_of(rows.reshape(-1, self.model.pixels), SAMPLE_IMAGES)
         x = to_symbols(sample, scale).astype(np.int64)
         plain = self._without_steps
         with_steps, without = (len(codec.chunk_coder().encode(x)) for codec in (self, plain))

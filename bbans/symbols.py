@@ -76,3 +76,12 @@ def _fits(block: NDArray[Any], symbols: int, scale: int) -> bool:
     same = from_symbols(found, scale, block.dtype)
     # Compared as bytes: -0.0 equals 0.0, and would come back as it.
     return bool(found.max() < symbols) and same.tobytes() == block.tobytes()
+
+
+def sample_of(images: NDArray[Any], count: int) -> NDArray[Any]:
+    """At most ``count`` images from all over an array of them.
+
+    >>> sample_of(np.arange(10), 3).tolist()
+    [0, 3, 6]
+    """
+    return images[:: max(1, len(images) // count)][:count]

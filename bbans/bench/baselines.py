@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.bench.timing import round_trip
+from bbans.bench.timing import RoundTrip, round_trip
 from bbans.codec import Codec
 from bbans.container import Method, read_directory
 from bbans.errors import BenchmarkError
@@ -96,29 +96,26 @@ def measure(baseline: Baseline, array: Array) -> Row | Skipped:
     except Exception as error:  # codecs raise whatever they like
         return Skipped(baseline.name, baseline.arrangement, f"failed: {error or type(error).__name__}")
     package = f"{baseline.package} {version(baseline.package)}" if baseline.package else ""
-    return Row(
-        baseline.name,
-        baseline.arrangement,
-        package,
-        result.size,
-        8 * result.size / array.size,
-        array.nbytes / 1e6 / result.encode_seconds,
-        array.nbytes / 1e6 / result.decode_seconds,
-    )
+    return _row(baseline.name, baseline.arrangement, package, array, result)
 
 
 def measure_own(codec: Codec, array: Array) -> Row:
     """`bbans` on ``array``, as a whole file."""
     result = round_trip(array, lambda part: [codec.compress(part)], lambda files: codec.decompress(files[0]))
+    name = f"{OWN}, {codec.model.name if codec.model else 'no model'}"
+    return _row(name, "file", "", array, result, stored_rows(result.files[0]))
+
+
+def _row(codec: str, arrangement: str, package: str, array: Array, result: RoundTrip, stored: int | None = None) -> Row:
     return Row(
-        f"{OWN}, {codec.model.name if codec.model else 'no model'}",
-        "file",
-        "",
+        codec,
+        arrangement,
+        package,
         result.size,
         8 * result.size / array.size,
         array.nbytes / 1e6 / result.encode_seconds,
         array.nbytes / 1e6 / result.decode_seconds,
-        stored_rows(result.files[0]),
+        stored,
     )
 
 
