@@ -12,7 +12,6 @@ from bbans.inference.refined import Climb, RefinedPosterior, natural_gradient
 from bbans.intervals import Bernoulli, DiscretizedLogistic, GaussianBins, PriorBins, Uniform, bernoulli, logistic
 from bbans.intervals.distribution import Symbols
 from bbans.model import Model
-from bbans.portable.descent import Descent
 from bbans.portable.engine import Engine, Evaluate
 
 LOG_PROB_GRADIENTS = {
@@ -74,7 +73,7 @@ def _likelihood(model: Model, outputs: NDArray[np.int64]) -> Bernoulli | Discret
 
 def _refined(model: Model, engine: Engine, steps: int, climb: Climb) -> RefinedPosterior:
     return RefinedPosterior(
-        engine.load_gradient(Descent.of(model.decoder)),
+        engine.load_gradient(model.decoder),
         LOG_PROB_GRADIENTS[model.likelihood],
         model.decoder.input_magnitude,
         steps,

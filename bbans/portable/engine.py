@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.portable.descent import Descent, Floats32
+from bbans.portable.descent import Floats32
 from bbans.portable.network import Network
 
 Evaluate = Callable[[NDArray[np.int64]], NDArray[np.int64]]
@@ -35,5 +35,5 @@ class Engine(Protocol):
     def load(self, network: Network) -> Evaluate:
         """A function that evaluates ``network``, safe to call from several threads."""
 
-    def load_gradient(self, descent: Descent) -> Differentiate:
-        """A function that runs gradients backward through a network, safe to call from several threads."""
+    def load_gradient(self, network: Network) -> Differentiate:
+        """A function that runs gradients backward through ``network``, safe to call from several threads."""

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, CoarseLayer, Descent, Floats32
+from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
 from bbans.portable.engine import Cotangent, Differentiate, Evaluate
-from bbans.portable.network import FLOAT32_EXACT, Linear, Network
+from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,28 @@ class NumpyEngine:
 
         return evaluate
 
-    def load_gradient(self, descent: Descent) -> Differentiate:
-        first = descent.first
-        weight, bias = first.weight.astype(np.float64), first.bias.astype(np.float64)
-        layers = [_CoarseLayer.of(layer) for layer in descent.layers]
-        minima = [np.float32(first.minimum), *(layer.minimum for layer in layers)]
+    def load_gradient(self, network: Network) -> Differentiate:
+        forward = [_Layer.of(*pair) for pair in zip(network.layers, network.bounds(), strict=True)]
+        descent = Descent.of(network)
+        first = descent.first_weight.astype(np.float64)
+        backward = [(layer.weight.astype(np.float32), layer.step) for layer in descent.layers]
 
         def differentiate(inputs: NDArray[np.int64], cotangent: Cotangent) -> NDArray[np.float64]:
-            h = np.maximum(((inputs @ weight.T + bias) * first.step).astype(np.float32), minima[0])
+            x: NDArray[Any] = inputs
             above = []
-            for layer, minimum in zip(layers, minima, strict=False):
-                above.append(h > minimum)
-                h = layer.forward(h)
-            g = cotangent(h)
-            for layer in reversed(layers):
-                g = layer.backward(g)
+            for layer in forward:
+                x = layer(x)
+                above.append(x > layer.minimum)
+            above.pop()
+            g = cotangent((x * 2.0**-OUTPUT_FRACTION).astype(np.float32))
+            for weight, step in reversed(backward):
+                quantized, unit = _quantize(g, LIMIT)
+                g = quantized @ weight
+                g *= unit * step
                 g *= above.pop()
             quantized, unit = _quantize(g, FIRST_LIMIT)
-            gradient: NDArray[np.float64] = quantized.astype(np.float64) @ weight
-            gradient *= unit.astype(np.float64) * first.step
+            gradient: NDArray[np.float64] = quantized.astype(np.float64) @ first
+            gradient *= unit.astype(np.float64) * descent.first_step
             return gradient
 
         return differentiate
@@ -86,34 +89,6 @@ class _Layer:
         y *= self.weight.dtype.type(self.scale)  # exact: a power of two
         np.floor(y, out=y)
         np.clip(y, self.minimum, self.maximum, out=y)
-        return y
-
-
-@dataclass(frozen=True, eq=False)
-class _CoarseLayer:
-    """A :class:`bbans.portable.descent.CoarseLayer`, whose sums float32 holds."""
-
-    weight: Floats32
-    bias: Floats32
-    step: np.float32
-    minimum: np.float32
-
-    @staticmethod
-    def of(layer: CoarseLayer) -> _CoarseLayer:
-        return _CoarseLayer(layer.weight.astype(np.float32), layer.bias, layer.step, layer.minimum)
-
-    def forward(self, h: Floats32) -> Floats32:
-        y = self._product(h, self.weight.T)
-        y += self.bias
-        return np.maximum(y, self.minimum, out=y)
-
-    def backward(self, g: Floats32) -> Floats32:
-        return self._product(g, self.weight)
-
-    def _product(self, v: Floats32, weight: Floats32) -> Floats32:
-        quantized, unit = _quantize(v, LIMIT)
-        y: Floats32 = quantized @ weight
-        y *= unit * self.step
         return y
 
 

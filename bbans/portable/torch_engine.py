@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from bbans.errors import CoreError
-from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, CoarseLayer, Descent
+from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent
 from bbans.portable.engine import Cotangent, Differentiate, Evaluate
-from bbans.portable.network import Linear, Network
+from bbans.portable.network import OUTPUT_FRACTION, Linear, Network
 
 DEVICE_NAMES = ("auto", "cpu", "cuda")
 
@@ -50,25 +50,30 @@ class TorchEngine:
 
         return evaluate
 
-    def load_gradient(self, descent: Descent) -> Differentiate:
-        first = descent.first
-        weight, bias = (self._tensor(part) for part in (first.weight, first.bias))
-        layers = [_CoarseLayer.of(layer, self.device) for layer in descent.layers]
-        minima = [first.minimum, *(layer.minimum for layer in layers)]
+    def load_gradient(self, network: Network) -> Differentiate:
+        forward = [self._layer(layer) for layer in network.layers]
+        descent = Descent.of(network)
+        first = self._tensor(descent.first_weight)
+        backward = [(self._tensor(layer.weight), float(layer.step)) for layer in descent.layers]
 
         @torch.inference_mode()
         def differentiate(inputs: NDArray[np.int64], cotangent: Cotangent) -> NDArray[np.float64]:
-            h = ((self._tensor(inputs) @ weight.t() + bias) * first.step).float().clamp_(min=minima[0])
+            x = self._tensor(inputs)
             above = []
-            for layer, minimum in zip(layers, minima, strict=False):
-                above.append(h > minimum)
-                h = layer.forward(h)
-            g = torch.from_numpy(cotangent(h.cpu().numpy())).to(self.device)
-            for layer in reversed(layers):
-                g = layer.backward(g)
+            for layer in forward:
+                x = layer(x)
+                above.append(x > layer.minimum)
+            above.pop()
+            g = torch.from_numpy(cotangent((x * 2.0**-OUTPUT_FRACTION).float().cpu().numpy())).to(self.device)
+            for weight, step in reversed(backward):
+                quantized, unit = _quantize(g, LIMIT)
+                g = (quantized.double() @ weight).float()
+                g *= unit * step
                 g *= above.pop()
             quantized, unit = _quantize(g, FIRST_LIMIT)
-            gradient: NDArray[np.float64] = ((quantized.double() @ weight) * (unit.double() * first.step)).cpu().numpy()
+            gradient: NDArray[np.float64] = (
+                ((quantized.double() @ first) * (unit.double() * descent.first_step)).cpu().numpy()
+            )
             return gradient
 
         return differentiate
@@ -99,35 +104,6 @@ class _Layer:
         y += self.bias
         y *= self.scale
         return y.floor_().clamp_(self.minimum, self.maximum)
-
-
-@dataclass(frozen=True, eq=False)
-class _CoarseLayer:
-    """A :class:`bbans.portable.descent.CoarseLayer` on the device."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-    step: float
-    minimum: float
-
-    @staticmethod
-    def of(layer: CoarseLayer, device: torch.device) -> _CoarseLayer:
-        weight = torch.tensor(layer.weight, dtype=torch.float64, device=device)
-        return _CoarseLayer(weight, torch.tensor(layer.bias, device=device), float(layer.step), float(layer.minimum))
-
-    def forward(self, h: torch.Tensor) -> torch.Tensor:
-        y = self._product(h, self.weight.t())
-        y += self.bias
-        return y.clamp_(min=self.minimum)
-
-    def backward(self, g: torch.Tensor) -> torch.Tensor:
-        return self._product(g, self.weight)
-
-    def _product(self, v: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        quantized, unit = _quantize(v, LIMIT)
-        y = (quantized.double() @ weight).float()
-        y *= unit * self.step
-        return y
 
 
 def _quantize(v: torch.Tensor, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
