@@ -14,10 +14,7 @@ from bbans.intervals.distribution import Symbols
 from bbans.model import Model
 from bbans.portable.engine import Engine, Evaluate
 
-LOG_PROB_GRADIENTS = {
-    "bernoulli": bernoulli.log_prob_gradient,
-    "discretized-logistic": logistic.log_prob_gradient,
-}
+LOG_PROBS = {"bernoulli": bernoulli.log_prob, "discretized-logistic": logistic.log_prob}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +71,7 @@ def _likelihood(model: Model, outputs: NDArray[np.int64]) -> Bernoulli | Discret
 def _refined(model: Model, engine: Engine, steps: int, climb: Climb) -> RefinedPosterior:
     return RefinedPosterior(
         engine.load_gradient(model.decoder),
-        LOG_PROB_GRADIENTS[model.likelihood],
+        LOG_PROBS[model.likelihood],
         model.decoder.input_magnitude,
         steps,
         climb,

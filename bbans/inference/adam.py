@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bbans.inference.refined import Slope, limited_log_deviation, limited_mean
+from bbans.inference.refined import Look, limited_log_deviation, limited_mean
 from bbans.portable import elementary
 from bbans.portable.elementary import Floats
 
@@ -17,13 +17,13 @@ EPSILON = 1e-8
 SEED = 0
 
 
-def adam(slope: Slope, mean: Floats, log_deviation: Floats, steps: int) -> tuple[Floats, Floats]:
+def adam(look: Look, mean: Floats, log_deviation: Floats, steps: int) -> tuple[Floats, Floats]:
     """A :data:`bbans.inference.refined.Climb`; every image sees the same noise."""
     noise = np.random.default_rng(SEED)
     parameters = np.stack([mean, log_deviation])
     first_moment, second_moment = np.zeros_like(parameters), np.zeros_like(parameters)
     for step in range(1, steps + 1):
-        gradient = _downhill(slope, parameters[0], parameters[1], noise.standard_normal(mean.shape[1:]))
+        gradient = _downhill(look, parameters[0], parameters[1], noise.standard_normal(mean.shape[1:]))
         first_moment = MOMENTUM * first_moment + (1 - MOMENTUM) * gradient
         second_moment = SECOND_MOMENTUM * second_moment + (1 - SECOND_MOMENTUM) * gradient**2
         scaled = np.sqrt(second_moment / (1 - SECOND_MOMENTUM**step)) + EPSILON
@@ -32,8 +32,8 @@ def adam(slope: Slope, mean: Floats, log_deviation: Floats, steps: int) -> tuple
     return parameters[0], parameters[1]
 
 
-def _downhill(slope: Slope, mean: Floats, log_deviation: Floats, noise: Floats) -> Floats:
+def _downhill(look: Look, mean: Floats, log_deviation: Floats, noise: Floats) -> Floats:
     """The gradient of the negative one-sample ELBO with respect to mean and log standard deviation, stacked."""
     deviation = elementary.exponential(log_deviation)
-    uphill = slope(mean + deviation * noise)
+    uphill = look(mean + deviation * noise, np.arange(len(mean))).slope()
     return np.stack([mean - uphill, deviation**2 - 1 - uphill * noise * deviation])

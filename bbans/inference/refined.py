@@ -2,7 +2,8 @@
 
 The decoder has the image before it needs q, so it repeats the same K steps. For that every number here is the same
 on every machine: the gradient runs backward through the frozen decoder by the rules of :mod:`bbans.portable.descent`,
-and the rest is float64 with correctly rounded operations only, each element for itself.
+log p(x, z) is a sum that float64 holds exactly (:mod:`bbans.intervals.log_prob`), and the rest is float64 with
+correctly rounded operations only, each element for itself.
 
 How the steps are taken is part of the format: :func:`natural_gradient`. The paper's way, :mod:`bbans.inference.adam`,
 is here to be measured against: ``benchmarks/steps.py``. The paper moves the standard deviations too; with the mean in
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,53 +27,132 @@ from bbans.intervals.gaussian import (
     MEAN_FRACTION,
     MEAN_MAXIMUM,
 )
+from bbans.intervals.log_prob import Floats32, LogProb
 from bbans.parallel import map_in_order
 from bbans.portable import elementary
-from bbans.portable.descent import Floats32
 from bbans.portable.elementary import Floats
-from bbans.portable.engine import Cotangent, Differentiate
+from bbans.portable.engine import Linearize
 
 STEPS_MAXIMUM = 1000
 BLOCK_MINIMUM, BLOCK_MAXIMUM = 32, 256
 """Images that climb together: enough for the matrix products, few enough to stay in cache."""
 
-LogProbGradient = Callable[[Floats32], Cotangent]
-"""For pixels ``(images, pixels)``: from real decoder outputs to the gradient of log p(x given z) with respect to them,
-in nats."""
-Slope = Callable[[Floats], Floats]
-"""From latents ``(images, latents)`` to the gradient of log p(x given z) with respect to them, in nats."""
-Climb = Callable[[Slope, Floats, Floats, int], tuple[Floats, Floats]]
-"""From the slope, mean and log standard deviation ``(images, latents)`` and K to mean and log standard deviation."""
 
-FIRST_SIZE, LAST_SIZE = 0.5, 0.25
-"""The size of the steps falls linearly."""
-MOMENTUM = 0.4
+@dataclass(frozen=True, eq=False)
+class View:
+    """What there is to see from latents ``(images, latents)``, in nats."""
+
+    height: Floats
+    """log p(x, z) up to a constant, ``(images, 1)``."""
+    slope: Callable[[], Floats]
+    """Computes the gradient of log p(x given z) with respect to the latents, ``(images, latents)``."""
+
+
+Look = Callable[[Floats, NDArray[np.intp]], View]
+"""From latents ``(images, latents)``, and which of all the images they are for, ``(images,)``."""
+Climb = Callable[[Look, Floats, Floats, int], tuple[Floats, Floats]]
+"""From the views, mean and log standard deviation ``(images, latents)`` and K to mean and log standard deviation."""
+
+SIZE = 0.5
+"""Of the steps, until one leads down..."""
+SHRINKING = 0.5
+"""...which makes the further ones of its image smaller by this factor."""
+MOMENTUM = 0.5
 STEP_MAXIMUM = 2.0
 """In standard deviations."""
+LITTLE = 1.0
+"""Nats: an image has arrived when none of so many steps in a row..."""
+PATIENCE = 3
+"""...gained as much."""
 
 
-def natural_gradient(slope: Slope, mean: Floats, log_deviation: Floats, steps: int) -> tuple[Floats, Floats]:
+@dataclass(frozen=True, eq=False)
+class _Climbers:
+    """The images that are still on their way, one a row."""
+
+    row: NDArray[np.intp]
+    """Which of all the images, ``(images,)``."""
+    place: Floats
+    """The mean so far, ``(images, latents)``."""
+    deviation: Floats
+    velocity: Floats
+    """The last step, in standard deviations."""
+    uphill: Floats
+    """The gradient of log p(x, z), in units of the posterior."""
+    height: Floats
+    """log p(x, z), ``(images, 1)``."""
+    size: Floats
+    """Of the next step, ``(images, 1)``."""
+    patience: NDArray[np.int64]
+    """For so many more steps of little gain, ``(images, 1)``."""
+
+    def which(self, chosen: NDArray[np.bool_]) -> _Climbers:
+        """Some of them."""
+        return _Climbers(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+
+def natural_gradient(look: Look, mean: Floats, log_deviation: Floats, steps: int) -> tuple[Floats, Floats]:
     """Steps up log p(x, z), from the mean, in units of the posterior that the encoder gave; its deviation stays.
 
     The natural gradient of the mean of a Gaussian is the gradient times its variance: where the encoder knows how
-    narrow the posterior is, it also knows how far to go.
+    narrow the posterior is, it also knows how far to go. Where it doesn't, or where the likelihood is too rough for
+    its gradient to tell, a step can lead down: then the image stays where it was, loses its momentum, and goes on in
+    smaller steps. So log p(x, z) at the mean never falls. An image that gains little takes no more steps.
     """
+    rows = np.arange(len(mean))
     deviation = elementary.exponential(log_deviation)
-    velocity = np.zeros_like(mean)
-    for step in range(steps):
-        size = FIRST_SIZE + (LAST_SIZE - FIRST_SIZE) * (step / max(1, steps - 1))
-        uphill = size * (deviation * (slope(mean) - mean))
-        velocity = MOMENTUM * velocity + np.minimum(np.maximum(uphill, -STEP_MAXIMUM), STEP_MAXIMUM)
-        mean = limited_mean(mean + deviation * velocity)
-    return mean, log_deviation
+    view = look(mean, rows)
+    climbers = _Climbers(
+        rows,
+        mean,
+        deviation,
+        np.zeros_like(mean),
+        deviation * (view.slope() - mean),
+        view.height,
+        np.full((len(mean), 1), SIZE),
+        np.full((len(mean), 1), PATIENCE),
+    )
+    refined = mean.copy()
+    for left in reversed(range(steps)):
+        climbers = _step(climbers, look, last=not left)
+        refined[climbers.row] = climbers.place
+        on_their_way = climbers.patience[:, 0] > 0
+        if not on_their_way.all():
+            climbers = climbers.which(on_their_way)
+        if not len(climbers.row):
+            break
+    return refined, log_deviation
+
+
+def _step(climbers: _Climbers, look: Look, last: bool) -> _Climbers:
+    """After one step, which is looked back on only if it wasn't the ``last``."""
+    pull = np.minimum(np.maximum(climbers.size * climbers.uphill, -STEP_MAXIMUM), STEP_MAXIMUM)
+    move = MOMENTUM * climbers.velocity + pull
+    there = limited_mean(climbers.place + climbers.deviation * move)
+    view = look(there, climbers.row)
+    higher = view.height > climbers.height
+    gained = view.height >= climbers.height + LITTLE
+    return replace(
+        climbers,
+        place=np.where(higher, there, climbers.place),
+        velocity=np.where(higher, move, 0.0),
+        uphill=climbers.uphill
+        if last
+        else np.where(higher, climbers.deviation * (view.slope() - there), climbers.uphill),
+        height=np.where(higher, view.height, climbers.height),
+        size=np.where(higher, climbers.size, SHRINKING * climbers.size),
+        patience=np.where(gained, PATIENCE, climbers.patience - 1),
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class RefinedPosterior:
     """K steps on top of any posterior, for one decoder."""
 
-    differentiate: Differentiate
-    log_prob_gradient: LogProbGradient
+    linearize: Linearize
+    """The decoder."""
+    log_prob: Callable[[Floats32], LogProb]
+    """For pixels, float32 ``(images, pixels)``."""
     input_magnitude: int
     steps: int
     climb: Climb = natural_gradient
@@ -93,15 +173,18 @@ class RefinedPosterior:
 
     def _block(self, outputs: NDArray[np.int64], x: Symbols) -> NDArray[np.int64]:
         mean, log_deviation = np.split(np.ldexp(outputs.astype(np.float64), -MEAN_FRACTION), 2, axis=1)
-        log_prob_gradient = self.log_prob_gradient(x.astype(np.float32))
+        pixels = x.astype(np.float32)
 
-        def slope(z: Floats) -> Floats:
+        def look(z: Floats, rows: NDArray[np.intp]) -> View:
             centre = np.rint(np.ldexp(z, CENTRE_FRACTION)).astype(np.int64)
             centre = np.minimum(np.maximum(centre, -self.input_magnitude), self.input_magnitude)
-            scaled: Floats = np.ldexp(self.differentiate(centre, log_prob_gradient), CENTRE_FRACTION)
-            return scaled
+            outputs, pull_back = self.linearize(centre)
+            log_likelihood, gradient = self.log_prob(pixels[rows])(outputs)
+            squares = (centre * centre).sum(axis=1).astype(np.float64)
+            height = log_likelihood - np.ldexp(squares, -2 * CENTRE_FRACTION - 1)
+            return View(height[:, None], lambda: np.ldexp(pull_back(gradient()), CENTRE_FRACTION))
 
-        refined = self.climb(slope, limited_mean(mean), limited_log_deviation(log_deviation), self.steps)
+        refined = self.climb(look, limited_mean(mean), limited_log_deviation(log_deviation), self.steps)
         return np.rint(np.ldexp(np.concatenate(refined, axis=1), MEAN_FRACTION)).astype(np.int64)
 
 

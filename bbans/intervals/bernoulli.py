@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.intervals.distribution import Integers, Symbols
+from bbans.intervals.log_prob import Floats32, LogProb, exact_sum, multiples
 from bbans.portable import elementary
+from bbans.portable.elementary import Floats
 
 Signed = NDArray[np.int64]
-Floats32 = NDArray[np.float32]
 
 PRECISION = 20
 TOTAL = np.uint64(1 << PRECISION)
@@ -37,24 +38,34 @@ def _frequency_of_one() -> Integers:
 
 
 @cache
-def _probability_of_one() -> Floats32:
-    """The probability of a one for each rounded logit."""
-    table = (_frequency_of_one() / float(1 << PRECISION)).astype(np.float32)
-    table.flags.writeable = False
-    return table
+def _probabilities() -> tuple[Floats32, Floats32]:
+    """The probability of what a rounded logit is for, and its logarithm."""
+    probability = _frequency_of_one() / float(1 << PRECISION)
+    log_prob = multiples(elementary.logarithm(probability))
+    tables = probability.astype(np.float32), log_prob.astype(np.float32)
+    for table in tables:
+        table.flags.writeable = False
+    return tables
 
 
-def log_prob_gradient(x: Floats32) -> Callable[[Floats32], Floats32]:
-    """The gradient of log p(x) with respect to logits, as a function of them; ``x`` holds pixels 0.0 and 1.0."""
-    table = _probability_of_one()
-    unit = np.float32(1 << STEP_BITS)
-    centre = np.float32(LOGIT_MAXIMUM) * unit + np.float32(0.5)
+def log_prob(x: Floats32) -> LogProb:
+    """Log p(x) as a function of real logits, each ``(images, pixels)``; ``x`` holds pixels 0.0 and 1.0."""
+    probabilities, log_probabilities = _probabilities()
+    sign = x + x - np.float32(1)
+    unit = sign * np.float32(1 << STEP_BITS)
+    centre = np.float32(LOGIT_MAXIMUM << STEP_BITS) + np.float32(0.5)
 
-    def gradient(logits: Floats32) -> Floats32:
-        probability = np.take(table, (logits * unit + centre).astype(np.intp), mode="clip")
-        return np.subtract(x, probability, out=probability)
+    def at(logits: Floats32) -> tuple[Floats, Callable[[], Floats32]]:
+        place = (logits * unit + centre).astype(np.intp)
 
-    return gradient
+        def gradient() -> Floats32:
+            probability = np.take(probabilities, place, mode="clip")
+            result: Floats32 = (np.float32(1) - probability) * sign
+            return result
+
+        return exact_sum(np.take(log_probabilities, place, mode="clip")), gradient
+
+    return at
 
 
 @dataclass(frozen=True, eq=False)

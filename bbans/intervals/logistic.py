@@ -22,7 +22,9 @@ from bbans.intervals.location_scale import (
     inverse_scales,
     look_up_inverse_scale,
 )
+from bbans.intervals.log_prob import Floats32, LogProb, exact_sum, multiples
 from bbans.portable import elementary
+from bbans.portable.elementary import Floats
 
 LEVELS = 256
 MEAN_FRACTION = 9
@@ -33,14 +35,12 @@ BEYOND = 1 << 26
 """An outermost edge: further from every mean, in every scale, than the table reaches."""
 TABLE_LIMIT = 18
 GUESS_BITS = 12
-GRADIENT_BITS = 5
-"""Gradients come from tables with a node every ``2**-GRADIENT_BITS``..."""
-GRADIENT_LIMIT = 18
+LOG_PROB_BITS = 8
+"""What optimal inference climbs comes from tables with a node every ``2**-LOG_PROB_BITS``..."""
+LOG_PROB_LIMIT = 18
 """...as far out as this."""
 FAR = np.float32(1 << 20)
 """In grey levels: beyond every table."""
-
-Floats32 = NDArray[np.float32]
 
 _table = cache(lambda: DistributionTable.of(elementary.logistic, TABLE_LIMIT, (1 << PRECISION) - LEVELS))
 _inverse_scales = cache(lambda: inverse_scales(LOG_SCALE_MINIMUM, LOG_SCALE_MAXIMUM))
@@ -65,61 +65,83 @@ def _quantiles() -> NDArray[np.float64]:
     return standardized * float(1 << (SCALE_FRACTION + MEAN_FRACTION))
 
 
-@cache
-def _gradient_tables() -> tuple[Floats32, Floats32, Floats32, Floats32]:
-    """F and 1 - F for each standardized edge; for each log-scale s, exp(-s) in steps of the edges' grid, and d/ds of
-    log(1 - exp(-exp(-s))).
+@dataclass(frozen=True, eq=False)
+class _LogProbTables:
+    """By standardized edge: the logistic function F and 1 - F, and their logs. By the log of a scale, s: exp(-s) in
+    steps of the edges' grid; log(1 - exp(-exp(-s))), and its derivative.
     """
-    unit = float(1 << GRADIENT_BITS)
-    steps = np.arange(-GRADIENT_LIMIT << GRADIENT_BITS, (GRADIENT_LIMIT << GRADIENT_BITS) + 1)
-    cumulative = elementary.logistic(steps / unit)
-    cumulative[0], cumulative[-1] = 0.0, 1.0
-    inverse = elementary.exponential(
-        -np.arange(LOG_SCALE_MINIMUM << GRADIENT_BITS, (LOG_SCALE_MAXIMUM << GRADIENT_BITS) + 1) / unit
-    )
-    narrowing = -inverse / (elementary.exponential(inverse) - 1.0)
-    tables = tuple(table.astype(np.float32) for table in (cumulative, 1.0 - cumulative, inverse * unit, narrowing))
+
+    up_to: Floats32
+    beyond: Floats32
+    log_up_to: Floats32
+    log_beyond: Floats32
+    inverse: Floats32
+    log_width: Floats32
+    log_width_slope: Floats32
+
+
+@cache
+def _log_prob_tables() -> _LogProbTables:
+    unit = float(1 << LOG_PROB_BITS)
+    edges = np.arange(-LOG_PROB_LIMIT << LOG_PROB_BITS, (LOG_PROB_LIMIT << LOG_PROB_BITS) + 1) / unit
+    up_to = elementary.logistic(edges)
+    beyond = up_to[::-1].copy()
+    logs = [multiples(elementary.logarithm(table)) for table in (up_to, beyond)]
+    up_to[0], up_to[-1] = beyond[-1], beyond[0] = 0.0, 1.0
+    log_scales = np.arange(LOG_SCALE_MINIMUM << LOG_PROB_BITS, (LOG_SCALE_MAXIMUM << LOG_PROB_BITS) + 1) / unit
+    inverse = elementary.exponential(-log_scales)
+    rest = elementary.exponential(-inverse)
+    log_width = multiples(elementary.logarithm(1.0 - rest))
+    log_width_slope = -inverse / (elementary.exponential(inverse) - 1.0)
+    tables = [table.astype(np.float32) for table in (up_to, beyond, *logs, inverse * unit, log_width, log_width_slope)]
     for table in tables:
         table.flags.writeable = False
-    return tables  # type: ignore[return-value]
+    return _LogProbTables(*tables)
 
 
-def log_prob_gradient(x: Floats32) -> Callable[[Floats32], Floats32]:
-    """The gradient of log p(x) with respect to real decoder outputs, as a function of them.
+def log_prob(x: Floats32) -> LogProb:
+    """Log p(x) as a function of real decoder outputs; ``x`` is ``(images, pixels)`` with values 0.0 to 255.0.
 
-    ``x`` is ``(images, pixels)`` with values 0.0 to 255.0; outputs and gradient are ``(images, 2 * pixels)``: means in
-    128 grey levels, then logs of scales in grey levels. With F the logistic function, and a and b the standardized
-    edges above and below a pixel's level, log p is log F(a) + log F(-b) + log(1 - exp(b - a)), of which the first
-    level has only the first term and the last level only the second.
+    Outputs and gradient are ``(images, 2 * pixels)``: means in 128 grey levels, then logs of scales in grey levels.
+    With F the logistic function, and a and b the standardized edges above and below a pixel's level, log p is
+    log F(a) + log F(-b) + log(1 - exp(b - a)), of which the first level has only the first term and the last level
+    only the second.
     """
-    tables = _gradient_tables()
-    unit = np.float32(1 << GRADIENT_BITS)
+    tables = _log_prob_tables()
+    unit = np.float32(1 << LOG_PROB_BITS)
     half = np.float32(0.5)
-    centre = np.float32(GRADIENT_LIMIT) * unit + half
+    centre = np.float32(LOG_PROB_LIMIT) * unit + half
     least = half - np.float32(LOG_SCALE_MINIMUM) * unit
     first, last = x == 0, x == LEVELS - 1
     lower, upper = np.where(first, -FAR, x - half), np.where(last, FAR, x + half)
     inner = np.where(first | last, np.float32(0), np.float32(1))
 
-    def gradient(outputs: Floats32) -> Floats32:
+    def at(outputs: Floats32) -> tuple[Floats, Callable[[], Floats32]]:
         mean, log_scale = np.split(outputs, 2, axis=1)
-        place = (log_scale * unit + least).astype(np.intp)
-        inverse, narrowing = (np.take(table, place, mode="clip") for table in tables[2:])
         levels = mean * np.float32(128)
+        scale_place = (log_scale * unit + least).astype(np.intp)
+        inverse = np.take(tables.inverse, scale_place, mode="clip")
         below, above = (lower - levels) * inverse, (upper - levels) * inverse
-        up_to_below = np.take(tables[0], (below + centre).astype(np.intp), mode="clip")
-        beyond_above = np.take(tables[1], (above + centre).astype(np.intp), mode="clip")
-        result = np.empty_like(outputs)
-        to_mean, to_log_scale = np.split(result, 2, axis=1)
-        np.multiply((up_to_below - beyond_above) * inverse, np.float32(128) / unit, out=to_mean)
-        below *= up_to_below
-        above *= beyond_above
-        below -= above
-        below *= np.float32(1) / unit
-        np.add(below, narrowing * inner, out=to_log_scale)
-        return result
+        below_place, above_place = (below + centre).astype(np.intp), (above + centre).astype(np.intp)
 
-    return gradient
+        def gradient() -> Floats32:
+            up_to_below = np.take(tables.up_to, below_place, mode="clip")
+            beyond_above = np.take(tables.beyond, above_place, mode="clip")
+            result = np.empty_like(outputs)
+            to_mean, to_log_scale = np.split(result, 2, axis=1)
+            np.multiply((up_to_below - beyond_above) * inverse, np.float32(128) / unit, out=to_mean)
+            narrowing = np.take(tables.log_width_slope, scale_place, mode="clip")
+            change = below * up_to_below - above * beyond_above
+            np.add(change * (np.float32(1) / unit), narrowing * inner, out=to_log_scale)
+            return result
+
+        log_probabilities = np.take(tables.log_width, scale_place, mode="clip")
+        log_probabilities *= inner
+        log_probabilities += np.take(tables.log_up_to, above_place, mode="clip")
+        log_probabilities += np.take(tables.log_beyond, below_place, mode="clip")
+        return exact_sum(log_probabilities), gradient
+
+    return at
 
 
 @dataclass(frozen=True, eq=False)

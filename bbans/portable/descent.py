@@ -8,9 +8,9 @@ elements that IEEE 754 fixes: ``+ - * /``, rounding to the nearest integer, comp
 
 - ``quantize(v, limit)`` is ``rint(v * (limit / largest))``, in units of ``largest / limit``, where ``largest`` is the
   largest magnitude in ``v``, but at least ``2**-60``.
-- The network's results times ``2**-OUTPUT_FRACTION``, rounded to float32, are what a gradient is asked for.
-- It passes a layer as ``(quantize(g, 127) @ weight) * (unit * step)``, and is 0 where what the layer before gave was not
-  above its minimum.
+- The network's results times ``2**-OUTPUT_FRACTION``, rounded to float32, are where a gradient is taken.
+- It passes a layer as ``(quantize(g, 127) @ weight) * (unit * step)``, and is 0 where what the layer before gave was
+  not above its minimum.
 - It passes the first layer, with its weights as they are, as ``quantize(g, 32767)``, in float64.
 """
 

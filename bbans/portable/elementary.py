@@ -19,6 +19,7 @@ LOG_2_HIGH = 6.93147180369123816490e-01
 LOG_2_LOW = 1.90821492927058770002e-10
 """log(2) in two parts; the first has so few bits that its product with a small integer is exact."""
 
+SQRT_HALF = 0.7071067811865476
 INVERSE_SQRT_2_PI = 0.3989422804014327
 
 
@@ -30,6 +31,19 @@ def exponential(x: Floats) -> Floats:
     for order in range(14, 0, -1):
         total = 1.0 + total * reduced / order
     return np.ldexp(total, power.astype(np.int64))
+
+
+def logarithm(x: Floats) -> Floats:
+    """log(x) for positive numbers that are not subnormal: ``log(r)`` is ``2 artanh((r - 1) / (r + 1))``."""
+    reduced, power = np.frexp(x)
+    small = reduced < SQRT_HALF
+    reduced, power = np.where(small, 2.0 * reduced, reduced), np.where(small, power - 1, power).astype(np.float64)
+    ratio = (reduced - 1.0) / (reduced + 1.0)
+    square = ratio * ratio
+    total = np.zeros_like(ratio)
+    for order in range(23, 0, -2):
+        total = total * square + 1.0 / order
+    return power * LOG_2_HIGH + (power * LOG_2_LOW + 2.0 * (ratio * total))
 
 
 def logistic(x: Floats) -> Floats:

@@ -18,11 +18,13 @@ Evaluate = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 """Evaluates a network: integers ``(images, inputs)`` to integers ``(images, outputs)``."""
 
 
-Cotangent = Callable[[Floats32], Floats32]
-"""From a network's real results, float32 ``(images, outputs)``, to the gradient of something with respect to them."""
-Differentiate = Callable[[NDArray[np.int64], Cotangent], NDArray[np.float64]]
-"""From integers ``(images, inputs)`` to the gradient with respect to one unit of each, by the rules of
+PullBack = Callable[[Floats32], NDArray[np.float64]]
+"""From the gradient of something with respect to a network's real results, float32 ``(images, outputs)``, to that with
+respect to one unit of each of its inputs, float64 ``(images, inputs)``, by the rules of
 :mod:`bbans.portable.descent`."""
+Linearize = Callable[[NDArray[np.int64]], tuple[Floats32, PullBack]]
+"""From integers ``(images, inputs)`` to a network's real results, float32 ``(images, outputs)``, and the way of
+gradients back from there."""
 
 
 class Engine(Protocol):
@@ -35,5 +37,5 @@ class Engine(Protocol):
     def load(self, network: Network) -> Evaluate:
         """A function that evaluates ``network``, safe to call from several threads."""
 
-    def load_gradient(self, network: Network) -> Differentiate:
-        """A function that runs gradients backward through ``network``, safe to call from several threads."""
+    def load_gradient(self, network: Network) -> Linearize:
+        """A function that evaluates ``network`` and can go back, safe to call from several threads."""

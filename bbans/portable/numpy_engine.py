@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
-from bbans.portable.engine import Cotangent, Differentiate, Evaluate
+from bbans.portable.engine import Evaluate, Linearize, PullBack
 from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network
 
 
@@ -35,31 +35,34 @@ class NumpyEngine:
 
         return evaluate
 
-    def load_gradient(self, network: Network) -> Differentiate:
+    def load_gradient(self, network: Network) -> Linearize:
         forward = [_Layer.of(*pair) for pair in zip(network.layers, network.bounds(), strict=True)]
         descent = Descent.of(network)
         first = descent.first_weight.astype(np.float64)
         backward = [(layer.weight.astype(np.float32), layer.step) for layer in descent.layers]
 
-        def differentiate(inputs: NDArray[np.int64], cotangent: Cotangent) -> NDArray[np.float64]:
+        def linearize(inputs: NDArray[np.int64]) -> tuple[Floats32, PullBack]:
             x: NDArray[Any] = inputs
-            above = []
+            results = []
             for layer in forward:
                 x = layer(x)
-                above.append(x > layer.minimum)
-            above.pop()
-            g = cotangent((x * 2.0**-OUTPUT_FRACTION).astype(np.float32))
-            for weight, step in reversed(backward):
-                quantized, unit = _quantize(g, LIMIT)
-                g = quantized @ weight
-                g *= unit * step
-                g *= above.pop()
-            quantized, unit = _quantize(g, FIRST_LIMIT)
-            gradient: NDArray[np.float64] = quantized.astype(np.float64) @ first
-            gradient *= unit.astype(np.float64) * descent.first_step
-            return gradient
+                results.append(x)
 
-        return differentiate
+            def pull_back(g: Floats32) -> NDArray[np.float64]:
+                for index in range(len(backward), 0, -1):
+                    weight, step = backward[index - 1]
+                    quantized, unit = _quantize(g, LIMIT)
+                    g = quantized @ weight
+                    g *= unit * step
+                    g *= results[index - 1] > forward[index - 1].minimum
+                quantized, unit = _quantize(g, FIRST_LIMIT)
+                gradient: NDArray[np.float64] = quantized.astype(np.float64) @ first
+                gradient *= unit.astype(np.float64) * descent.first_step
+                return gradient
+
+            return (x * 2.0**-OUTPUT_FRACTION).astype(np.float32), pull_back
+
+        return linearize
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from bbans.errors import CoreError
-from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent
-from bbans.portable.engine import Cotangent, Differentiate, Evaluate
+from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
+from bbans.portable.engine import Evaluate, Linearize, PullBack
 from bbans.portable.network import OUTPUT_FRACTION, Linear, Network
 
 DEVICE_NAMES = ("auto", "cpu", "cuda")
@@ -50,33 +50,39 @@ class TorchEngine:
 
         return evaluate
 
-    def load_gradient(self, network: Network) -> Differentiate:
+    def load_gradient(self, network: Network) -> Linearize:
         forward = [self._layer(layer) for layer in network.layers]
         descent = Descent.of(network)
         first = self._tensor(descent.first_weight)
         backward = [(self._tensor(layer.weight), float(layer.step)) for layer in descent.layers]
 
         @torch.inference_mode()
-        def differentiate(inputs: NDArray[np.int64], cotangent: Cotangent) -> NDArray[np.float64]:
+        def linearize(inputs: NDArray[np.int64]) -> tuple[Floats32, PullBack]:
             x = self._tensor(inputs)
-            above = []
+            results = []
             for layer in forward:
                 x = layer(x)
-                above.append(x > layer.minimum)
-            above.pop()
-            g = torch.from_numpy(cotangent((x * 2.0**-OUTPUT_FRACTION).float().cpu().numpy())).to(self.device)
-            for weight, step in reversed(backward):
-                quantized, unit = _quantize(g, LIMIT)
-                g = (quantized.double() @ weight).float()
-                g *= unit * step
-                g *= above.pop()
-            quantized, unit = _quantize(g, FIRST_LIMIT)
-            gradient: NDArray[np.float64] = (
-                ((quantized.double() @ first) * (unit.double() * descent.first_step)).cpu().numpy()
-            )
-            return gradient
+                results.append(x)
 
-        return differentiate
+            @torch.inference_mode()
+            def pull_back(gradient: Floats32) -> NDArray[np.float64]:
+                g = torch.from_numpy(gradient).to(self.device)
+                for index in range(len(backward), 0, -1):
+                    weight, step = backward[index - 1]
+                    quantized, unit = _quantize(g, LIMIT)
+                    g = (quantized.double() @ weight).float()
+                    g *= unit * step
+                    g *= results[index - 1] > forward[index - 1].minimum
+                quantized, unit = _quantize(g, FIRST_LIMIT)
+                back: NDArray[np.float64] = (
+                    ((quantized.double() @ first) * (unit.double() * descent.first_step)).cpu().numpy()
+                )
+                return back
+
+            real: Floats32 = (x * 2.0**-OUTPUT_FRACTION).float().cpu().numpy()
+            return real, pull_back
+
+        return linearize
 
     def _tensor(self, integers: NDArray[Any]) -> torch.Tensor:
         return torch.tensor(integers, dtype=torch.float64, device=self.device)
