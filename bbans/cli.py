@@ -315,8 +315,6 @@ def _verify(file: BinaryIO, array: Any, codec: Any) -> None:
 
 
 def _report(written: Written, target: Path | None, verbose: bool, posterior: str, steps: int) -> None:
-    if steps and written.model and not written.steps:
-        click.echo("bbans: note: steps make a sample of the images larger; the file was written with K = 0", err=True)
     if written.note:
         click.echo(f"bbans: note: {written.note}", err=True)
     rate = "" if math.isnan(written.bits_per_dimension) else f", {written.bits_per_dimension:.4f} bits/dim"
@@ -325,8 +323,7 @@ def _report(written: Written, target: Path | None, verbose: bool, posterior: str
     if verbose:
         embedded = f" ({written.embedded_size:,} bytes of the file)" if written.embedded_size else ""
         click.echo(
-            f"model {written.model or 'none'}{embedded}, posterior {posterior or 'none'}, {written.steps} steps",
-            err=True,
+            f"model {written.model or 'none'}{embedded}, posterior {posterior or 'none'}, {steps} steps", err=True
         )
 
 

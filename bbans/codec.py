@@ -6,7 +6,7 @@ import io
 import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,13 +26,11 @@ from bbans.parallel import map_in_order, spare_threads
 from bbans.portable.engine import Engine
 from bbans.portable.engines import engine_named
 from bbans.reader import CompressedArray, Progress
-from bbans.symbols import check_numeric, count_images, find_scale, from_symbols, sample_of, to_symbols
+from bbans.symbols import check_numeric, count_images, find_scale, from_symbols, to_symbols
 
 CHUNK_PIXELS = 1 << 22
 """Pixels of a chunk, unless the caller chooses."""
 STORED_CHUNK_BYTES = 1 << 24
-SAMPLE_IMAGES = 256
-"""From all over an array: on these it is tried whether steps gain anything."""
 
 
 CodedChunk = tuple[int, Method, bytes]
@@ -53,8 +51,6 @@ class Written:
     """What the user should know: that data was stored through zstandard, and why."""
     embedded_size: int = 0
     """Bytes of the file that are the model's."""
-    steps: int = 0
-    """K of the file: 0 where the steps that were asked for would have made it larger."""
 
     @property
     def bits_per_dimension(self) -> float:
@@ -164,9 +160,8 @@ class Codec:
         check_numeric(array)
         scale = self._scale_of(array)
         rows = array[None] if array.ndim == 0 else array
-        codec = self._with_useful_steps(rows, scale)
-        content = codec._content(rows, scale, chunk_size, progress)
-        reference = codec.reference if content.uses_model else None
+        content = self._content(rows, scale, chunk_size, progress)
+        reference = self.reference if content.uses_model else None
         header = Header(array.dtype.str, array.ndim, rows.shape[1:], scale if reference and scale else 1, reference)
         stored_rows = 0
 
@@ -181,7 +176,7 @@ class Codec:
         if note is None and stored_rows:
             note = f"{stored_rows} of {len(rows)} rows are smaller through zstandard, and were stored so"
         name = reference.name if reference else None
-        return Written(size, array.size, array.nbytes, name, note, len(content.embedded), codec.steps)
+        return Written(size, array.size, array.nbytes, name, note, len(content.embedded))
 
     def decompress(self, data: bytes) -> NDArray[Any]:
         """The array that a `.bba` file holds, which must have been written with this codec's model or with none."""
@@ -193,7 +188,7 @@ class Codec:
         header = directory.header
         if header.model is None:
             return
-        if self.model is None or header.model not in (self.reference, self._without_steps.reference):
+        if self.model is None or header.model != self.reference:
             own = f"{self.model.name} ({self.posterior}, {self.steps} steps)" if self.model else "no model"
             raise ModelError(
                 f"the file was written with model {header.model.name}, posterior {header.model.posterior}, "
@@ -208,27 +203,10 @@ class Codec:
 
     def decode(self, payload: bytes, rows: int, header: Header, threads: int) -> NDArray[Any]:
         """See :class:`bbans.reader.Decoder`."""
-        assert self.model is not None and header.model is not None
-        codec = self if header.model.steps else self._without_steps
+        assert self.model is not None
         elements = rows * math.prod(header.row_shape)
-        symbols = codec.chunk_coder(threads).decode(payload, elements // self.model.pixels)
+        symbols = self.chunk_coder(threads).decode(payload, elements // self.model.pixels)
         return from_symbols(symbols, header.scale, np.dtype(header.dtype)).ravel()
-
-    @property
-    def _without_steps(self) -> Codec:
-        """The same codec with K = 0."""
-        assert self.evaluated is not None
-        return replace(self, steps=0, evaluated=replace(self.evaluated, refine=None))
-
-    def _with_useful_steps(self, rows: NDArray[Any], scale: int | None) -> Codec:
-        """The codec itself, or the one without steps where these make a sample of the images larger."""
-        if not self.steps or self.model is None or scale is None:
-            return self
-        sample = sample_of(rows.reshape(-1, self.model.pixels), SAMPLE_IMAGES)
-        x = to_symbols(sample, scale).astype(np.int64)
-        plain = self._without_steps
-        with_steps, without = (len(codec.chunk_coder().encode(x)) for codec in (self, plain))
-        return plain if without < with_steps else self
 
     def _scale_of(self, array: NDArray[Any]) -> int | None:
         """How the array's elements become the model's symbols, or None if the model doesn't fit."""

@@ -16,6 +16,12 @@ def test_exponential() -> None:
     np.testing.assert_allclose(elementary.exponential(x), expected, rtol=4e-16)
 
 
+def test_logarithm() -> None:
+    x = np.exp(np.concatenate([np.linspace(-600, 600, 10_001), np.linspace(-1, 1, 10_001)]))
+    expected = np.array([math.log(value) for value in x.tolist()])
+    np.testing.assert_allclose(elementary.logarithm(x), expected, rtol=4e-16, atol=2e-16)
+
+
 def test_logistic() -> None:
     x = np.linspace(-30, 30, 2001)
     expected = np.array([1 / (1 + math.exp(-value)) for value in x.tolist()])
