@@ -178,13 +178,15 @@ def test_log_prob_never_falls_and_images_that_have_arrived_rest(model: Model) ->
         assert (more >= fewer).all()
 
 
-def test_the_posterior_does_not_depend_on_the_batch(model: Model) -> None:
+def test_the_posterior_does_not_depend_on_the_batch_or_the_engine(model: Model) -> None:
     x = flat(model, 30)
-    evaluated = EvaluatedModel.of(model, "amortized", NumpyEngine(), steps=3)
+    evaluated = EvaluatedModel.of(model, "amortized", NumpyEngine(), steps=20)
     together = evaluated.posterior(x)
     alone = [evaluated.posterior(image[None]) for image in x]
     assert (together.mean == np.concatenate([q.mean for q in alone])).all()
     assert (together.inverse_deviation == np.concatenate([q.inverse_deviation for q in alone])).all()
+    with_torch = EvaluatedModel.of(model, "amortized", TorchEngine("cpu"), steps=20).posterior(x)
+    assert (together.mean == with_torch.mean).all()
 
 
 def test_the_posterior_does_not_depend_on_the_number_of_threads(binary_model: Model) -> None:
