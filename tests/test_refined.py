@@ -37,7 +37,7 @@ def test_gradient_is_that_of_the_decoder(model: Model) -> None:
     z = np.random.default_rng(0).integers(-8000, 8000, (40, 3))
     outputs, pull_back = refine.linearize(z)
     _, gradient = refine.log_prob(x.astype(np.float32))(outputs)
-    found = pull_back(gradient())
+    found = pull_back(gradient(), slice(None))
 
     inputs = torch.tensor(z.astype(np.float64), requires_grad=True)
     y = inputs
@@ -83,7 +83,7 @@ def test_engines_agree_on_gradients(model: Model) -> None:
 
     def gradient(engine: Engine, rows: slice) -> np.ndarray:
         results, pull_back = engine.load_gradient(model.decoder)(z[rows])
-        return pull_back(noise[rows] * results)
+        return pull_back(noise[rows] * results, slice(None))
 
     everything = slice(None)
     results = [gradient(NumpyEngine(), everything), gradient(TorchEngine("cpu"), everything)]

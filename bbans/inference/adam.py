@@ -35,5 +35,5 @@ def adam(look: Look, mean: Floats, log_deviation: Floats, steps: int) -> tuple[F
 def _downhill(look: Look, mean: Floats, log_deviation: Floats, noise: Floats) -> Floats:
     """The gradient of the negative one-sample ELBO with respect to mean and log standard deviation, stacked."""
     deviation = elementary.exponential(log_deviation)
-    uphill = look(mean + deviation * noise, np.arange(len(mean))).slope()
+    uphill = look(mean + deviation * noise, np.arange(len(mean))).slope(slice(None))
     return np.stack([mean - uphill, deviation**2 - 1 - uphill * noise * deviation])

@@ -31,7 +31,7 @@ from bbans.intervals.log_prob import Floats32, LogProb
 from bbans.parallel import map_in_order
 from bbans.portable import elementary
 from bbans.portable.elementary import Floats
-from bbans.portable.engine import Linearize
+from bbans.portable.engine import Linearize, Rows
 
 STEPS_MAXIMUM = 1000
 BLOCK_MINIMUM, BLOCK_MAXIMUM = 32, 256
@@ -44,12 +44,14 @@ class View:
 
     height: Floats
     """log p(x, z) up to a constant, ``(images, 1)``."""
-    slope: Callable[[], Floats]
-    """Computes the gradient of log p(x given z) with respect to the latents, ``(images, latents)``."""
+    slope: Callable[[Rows], Floats]
+    """Computes the gradient of log p(x given z) with respect to the latents, ``(rows, latents)``, for some of the
+    images."""
 
 
 Look = Callable[[Floats, NDArray[np.intp]], View]
-"""From latents ``(images, latents)``, and which of all the images they are for, ``(images,)``."""
+"""From latents ``(images, latents)``, and which of all the images they are for, ``(images,)``, ascending. What is to
+be seen must be looked at before the next look."""
 Climb = Callable[[Look, Floats, Floats, int], tuple[Floats, Floats]]
 """From the views, mean and log standard deviation ``(images, latents)`` and K to mean and log standard deviation."""
 
@@ -107,7 +109,7 @@ def natural_gradient(look: Look, mean: Floats, log_deviation: Floats, steps: int
         mean,
         deviation,
         np.zeros_like(mean),
-        deviation * (view.slope() - mean),
+        deviation * (view.slope(slice(None)) - mean),
         view.height,
         np.full((len(mean), 1), SIZE),
         np.full((len(mean), 1), PATIENCE),
@@ -132,16 +134,21 @@ def _step(climbers: _Climbers, look: Look, last: bool) -> _Climbers:
     view = look(there, climbers.row)
     higher = view.height > climbers.height
     gained = view.height >= climbers.height + LITTLE
+    patience = np.where(gained, PATIENCE, climbers.patience - 1)
+    uphill = climbers.uphill
+    if not last:
+        (turning,) = np.nonzero((higher & (patience > 0))[:, 0])
+        uphill = uphill.copy()
+        if len(turning):
+            uphill[turning] = climbers.deviation[turning] * (view.slope(turning) - there[turning])
     return replace(
         climbers,
         place=np.where(higher, there, climbers.place),
         velocity=np.where(higher, move, 0.0),
-        uphill=climbers.uphill
-        if last
-        else np.where(higher, climbers.deviation * (view.slope() - there), climbers.uphill),
+        uphill=uphill,
         height=np.where(higher, view.height, climbers.height),
         size=np.where(higher, climbers.size, SHRINKING * climbers.size),
-        patience=np.where(gained, PATIENCE, climbers.patience - 1),
+        patience=patience,
     )
 
 
@@ -173,16 +180,20 @@ class RefinedPosterior:
 
     def _block(self, outputs: NDArray[np.int64], x: Symbols) -> NDArray[np.int64]:
         mean, log_deviation = np.split(np.ldexp(outputs.astype(np.float64), -MEAN_FRACTION), 2, axis=1)
-        pixels = x.astype(np.float32)
+        log_prob = self.log_prob(x.astype(np.float32))
 
         def look(z: Floats, rows: NDArray[np.intp]) -> View:
             centre = np.rint(np.ldexp(z, CENTRE_FRACTION)).astype(np.int64)
             centre = np.minimum(np.maximum(centre, -self.input_magnitude), self.input_magnitude)
             outputs, pull_back = self.linearize(centre)
-            log_likelihood, gradient = self.log_prob(pixels[rows])(outputs)
+            log_likelihood, gradient = log_prob(outputs, None if len(rows) == len(x) else rows)
             squares = (centre * centre).sum(axis=1).astype(np.float64)
             height = log_likelihood - np.ldexp(squares, -2 * CENTRE_FRACTION - 1)
-            return View(height[:, None], lambda: np.ldexp(pull_back(gradient()), CENTRE_FRACTION))
+
+            def slope(rows: Rows) -> Floats:
+                return np.ldexp(pull_back(gradient()[rows], rows), CENTRE_FRACTION)
+
+            return View(height[:, None], slope)
 
         refined = self.climb(look, limited_mean(mean), limited_log_deviation(log_deviation), self.steps)
         return np.rint(np.ldexp(np.concatenate(refined, axis=1), MEAN_FRACTION)).astype(np.int64)

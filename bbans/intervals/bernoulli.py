@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.intervals.distribution import Integers, Symbols
-from bbans.intervals.log_prob import Floats32, LogProb, exact_sum, multiples
+from bbans.intervals.log_prob import Floats32, LogProb, Rows, exact_sum, multiples
 from bbans.portable import elementary
 from bbans.portable.elementary import Floats
 
@@ -55,12 +55,12 @@ def log_prob(x: Floats32) -> LogProb:
     unit = sign * np.float32(1 << STEP_BITS)
     centre = np.float32(LOGIT_MAXIMUM << STEP_BITS) + np.float32(0.5)
 
-    def at(logits: Floats32) -> tuple[Floats, Callable[[], Floats32]]:
-        place = (logits * unit + centre).astype(np.intp)
+    def at(logits: Floats32, rows: Rows | None = None) -> tuple[Floats, Callable[[], Floats32]]:
+        place = (logits * (unit if rows is None else unit[rows]) + centre).astype(np.intp)
 
         def gradient() -> Floats32:
             probability = np.take(probabilities, place, mode="clip")
-            result: Floats32 = (np.float32(1) - probability) * sign
+            result: Floats32 = (np.float32(1) - probability) * (sign if rows is None else sign[rows])
             return result
 
         return exact_sum(np.take(log_probabilities, place, mode="clip")), gradient

@@ -7,6 +7,7 @@ float64, in whatever order they are added up.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,22 @@ from numpy.typing import NDArray
 from bbans.portable.elementary import Floats
 
 Floats32 = NDArray[np.float32]
+Rows = NDArray[np.intp]
+"""Which images."""
 
 LOG_PROB_FRACTION = 16
 
-LogProb = Callable[[Floats32], tuple[Floats, Callable[[], Floats32]]]
-"""From a decoder's real outputs, float32 ``(images, outputs)``, to log p(x given z) in nats, ``(images,)``, and what
-computes its gradient with respect to the outputs."""
+
+class LogProb(Protocol):
+    """Log p(x given z) of some images, as a function of a decoder's real outputs.
+
+    It works in the same memory again and again: call it from one thread at a time.
+    """
+
+    def __call__(self, outputs: Floats32, rows: Rows | None = None) -> tuple[Floats, Callable[[], Floats32]]:
+        """From outputs float32 ``(rows, outputs)`` for these of the images, or for all of them, to log p in nats,
+        ``(rows,)``, and what computes its gradient with respect to the outputs, which is good until the next call.
+        """
 
 
 def multiples(values: Floats) -> Floats:

@@ -22,7 +22,7 @@ from bbans.intervals.location_scale import (
     inverse_scales,
     look_up_inverse_scale,
 )
-from bbans.intervals.log_prob import Floats32, LogProb, exact_sum, multiples
+from bbans.intervals.log_prob import Floats32, LogProb, Rows, exact_sum, multiples
 from bbans.portable import elementary
 from bbans.portable.elementary import Floats
 
@@ -116,30 +116,57 @@ def log_prob(x: Floats32) -> LogProb:
     lower, upper = np.where(first, -FAR, x - half), np.where(last, FAR, x + half)
     inner = np.where(first | last, np.float32(0), np.float32(1))
 
-    def at(outputs: Floats32) -> tuple[Floats, Callable[[], Floats32]]:
+    # Fresh memory costs more than what is computed in it, so all of it is taken once.
+    floats = np.empty((7, *x.shape), np.float32)
+    places = np.empty((3, *x.shape), np.intp)
+    gradients = np.empty((len(x), 2 * x.shape[1]), np.float32)
+
+    def at(outputs: Floats32, rows: Rows | None = None) -> tuple[Floats, Callable[[], Floats32]]:
+        count = len(outputs)
+        inverse, below, above, some, sums, limit, within = floats[:, :count]
+        scale_place, below_place, above_place = places[:, :count]
+        if rows is None:
+            within = inner
+        else:
+            np.take(inner, rows, axis=0, out=within, mode="clip")
         mean, log_scale = np.split(outputs, 2, axis=1)
-        levels = mean * np.float32(128)
-        scale_place = (log_scale * unit + least).astype(np.intp)
-        inverse = np.take(tables.inverse, scale_place, mode="clip")
-        below, above = (lower - levels) * inverse, (upper - levels) * inverse
-        below_place, above_place = (below + centre).astype(np.intp), (above + centre).astype(np.intp)
+
+        def place(standardized: Floats32, from_: np.float32, out: NDArray[np.intp]) -> None:
+            np.add(standardized, from_, out=some)
+            np.copyto(out, some, casting="unsafe")
+
+        np.multiply(log_scale, unit, out=some)
+        place(some, least, scale_place)
+        np.take(tables.inverse, scale_place, mode="clip", out=inverse)
+        levels = np.multiply(mean, np.float32(128), out=sums)
+        for edges, edge, edge_place in ((lower, below, below_place), (upper, above, above_place)):
+            own = edges if rows is None else np.take(edges, rows, axis=0, out=limit, mode="clip")
+            np.subtract(own, levels, out=edge)
+            np.multiply(edge, inverse, out=edge)
+            place(edge, centre, edge_place)
 
         def gradient() -> Floats32:
-            up_to_below = np.take(tables.up_to, below_place, mode="clip")
-            beyond_above = np.take(tables.beyond, above_place, mode="clip")
-            result = np.empty_like(outputs)
+            result = gradients[:count]
             to_mean, to_log_scale = np.split(result, 2, axis=1)
-            np.multiply((up_to_below - beyond_above) * inverse, np.float32(128) / unit, out=to_mean)
-            narrowing = np.take(tables.log_width_slope, scale_place, mode="clip")
-            change = below * up_to_below - above * beyond_above
-            np.add(change * (np.float32(1) / unit), narrowing * inner, out=to_log_scale)
+            up_to_below = np.take(tables.up_to, below_place, mode="clip", out=some)
+            beyond_above = np.take(tables.beyond, above_place, mode="clip", out=sums)
+            np.subtract(up_to_below, beyond_above, out=to_mean)
+            to_mean *= inverse
+            to_mean *= np.float32(128) / unit
+            up_to_below *= below
+            beyond_above *= above
+            np.subtract(up_to_below, beyond_above, out=to_log_scale)
+            to_log_scale *= np.float32(1) / unit
+            narrowing = np.take(tables.log_width_slope, scale_place, mode="clip", out=some)
+            narrowing *= within
+            to_log_scale += narrowing
             return result
 
-        log_probabilities = np.take(tables.log_width, scale_place, mode="clip")
-        log_probabilities *= inner
-        log_probabilities += np.take(tables.log_up_to, above_place, mode="clip")
-        log_probabilities += np.take(tables.log_beyond, below_place, mode="clip")
-        return exact_sum(log_probabilities), gradient
+        np.take(tables.log_width, scale_place, mode="clip", out=sums)
+        sums *= within
+        sums += np.take(tables.log_up_to, above_place, mode="clip", out=some)
+        sums += np.take(tables.log_beyond, below_place, mode="clip", out=some)
+        return exact_sum(sums), gradient
 
     return at
 

@@ -18,13 +18,14 @@ Evaluate = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 """Evaluates a network: integers ``(images, inputs)`` to integers ``(images, outputs)``."""
 
 
-PullBack = Callable[[Floats32], NDArray[np.float64]]
-"""From the gradient of something with respect to a network's real results, float32 ``(images, outputs)``, to that with
-respect to one unit of each of its inputs, float64 ``(images, inputs)``, by the rules of
+Rows = NDArray[np.intp] | slice
+PullBack = Callable[[Floats32, Rows], NDArray[np.float64]]
+"""From the gradient of something with respect to a network's real results, float32 ``(rows, outputs)``, for some of
+its images, to that with respect to one unit of each of its inputs, float64 ``(rows, inputs)``, by the rules of
 :mod:`bbans.portable.descent`."""
 Linearize = Callable[[NDArray[np.int64]], tuple[Floats32, PullBack]]
 """From integers ``(images, inputs)`` to a network's real results, float32 ``(images, outputs)``, and the way of
-gradients back from there."""
+gradients back from there. Both are good until the same thread calls it again."""
 
 
 class Engine(Protocol):

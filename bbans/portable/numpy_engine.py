@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
-from bbans.portable.engine import Evaluate, Linearize, PullBack
+from bbans.portable.engine import Evaluate, Linearize, PullBack, Rows
 from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network
 
 
@@ -40,29 +41,45 @@ class NumpyEngine:
         descent = Descent.of(network)
         first = descent.first_weight.astype(np.float64)
         backward = [(layer.weight.astype(np.float32), layer.step) for layer in descent.layers]
+        memory = _Memory()
 
         def linearize(inputs: NDArray[np.int64]) -> tuple[Floats32, PullBack]:
             x: NDArray[Any] = inputs
             results = []
-            for layer in forward:
-                x = layer(x)
+            for index, layer in enumerate(forward):
+                x = layer(x, memory.take(index, (len(x), layer.weight.shape[1]), layer.weight.dtype))
                 results.append(x)
 
-            def pull_back(g: Floats32) -> NDArray[np.float64]:
+            def pull_back(g: Floats32, rows: Rows) -> NDArray[np.float64]:
                 for index in range(len(backward), 0, -1):
                     weight, step = backward[index - 1]
                     quantized, unit = _quantize(g, LIMIT)
                     g = quantized @ weight
                     g *= unit * step
-                    g *= results[index - 1] > forward[index - 1].minimum
+                    g *= results[index - 1][rows] > forward[index - 1].minimum
                 quantized, unit = _quantize(g, FIRST_LIMIT)
                 gradient: NDArray[np.float64] = quantized.astype(np.float64) @ first
                 gradient *= unit.astype(np.float64) * descent.first_step
                 return gradient
 
-            return (x * 2.0**-OUTPUT_FRACTION).astype(np.float32), pull_back
+            real = memory.take(len(forward), x.shape, np.dtype(np.float32))
+            return np.multiply(x, 2.0**-OUTPUT_FRACTION, out=real), pull_back
 
         return linearize
+
+
+class _Memory(threading.local):
+    """Of each thread, used again and again: fresh memory costs as much as what is computed in it."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[int, NDArray[Any]] = {}
+
+    def take(self, key: int, shape: tuple[int, int], kind: np.dtype[Any]) -> NDArray[Any]:
+        """An array, not initialized, that is good until the next one is taken with the same key."""
+        array = self._arrays.get(key)
+        if array is None or len(array) < shape[0]:
+            array = self._arrays[key] = np.empty(shape, kind)
+        return array[: shape[0]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +103,8 @@ class _Layer:
             layer.maximum,
         )
 
-    def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
-        y: NDArray[Any] = x.astype(self.weight.dtype, copy=False) @ self.weight
+    def __call__(self, x: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        y: NDArray[Any] = np.matmul(x.astype(self.weight.dtype, copy=False), self.weight, out=out)
         y += self.bias
         y *= self.weight.dtype.type(self.scale)  # exact: a power of two
         np.floor(y, out=y)

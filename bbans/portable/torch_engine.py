@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bbans.errors import CoreError
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
-from bbans.portable.engine import Evaluate, Linearize, PullBack
+from bbans.portable.engine import Evaluate, Linearize, PullBack, Rows
 from bbans.portable.network import OUTPUT_FRACTION, Linear, Network
 
 DEVICE_NAMES = ("auto", "cpu", "cuda")
@@ -65,14 +65,15 @@ class TorchEngine:
                 results.append(x)
 
             @torch.inference_mode()
-            def pull_back(gradient: Floats32) -> NDArray[np.float64]:
+            def pull_back(gradient: Floats32, rows: Rows) -> NDArray[np.float64]:
                 g = torch.from_numpy(gradient).to(self.device)
+                chosen = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self.device)
                 for index in range(len(backward), 0, -1):
                     weight, step = backward[index - 1]
                     quantized, unit = _quantize(g, LIMIT)
                     g = (quantized.double() @ weight).float()
                     g *= unit * step
-                    g *= results[index - 1] > forward[index - 1].minimum
+                    g *= results[index - 1][chosen] > forward[index - 1].minimum
                 quantized, unit = _quantize(g, FIRST_LIMIT)
                 back: NDArray[np.float64] = (
                     ((quantized.double() @ first) * (unit.double() * descent.first_step)).cpu().numpy()
