@@ -162,12 +162,10 @@ def test(source: str, model: str | None, quiet: bool, **coding: Any) -> None:
         compressed.embedded_model()
         chunks = compressed.directory.chunks
         with _progress(compressed.directory.rows, "testing", quiet) as progress:
-            row = 0
-            for chunk in chunks:
-                compressed.read(row, row + chunk.rows, progress)
-                row += chunk.rows
+            for block in compressed.blocks():
+                progress(len(block))
     if not quiet:
-        click.echo(f"{source}: OK ({len(chunks)} chunks, {row} rows)", err=True)
+        click.echo(f"{source}: OK ({len(chunks)} chunks, {compressed.directory.rows} rows)", err=True)
 
 
 @main.command()
@@ -306,12 +304,11 @@ def _verify(file: BinaryIO, array: Any, codec: Any) -> None:
     compressed = CompressedArray(file, codec)
     compressed.embedded_model()
     start = 0
-    for chunk in compressed.directory.chunks:
-        decoded = compressed.read(start, start + chunk.rows)
-        expected = array[start : start + chunk.rows] if array.ndim else array
+    for decoded in compressed.blocks():
+        expected = array[start : start + len(decoded)] if array.ndim else array
         if decoded.dtype != array.dtype or decoded.tobytes() != expected.tobytes():
             raise BbansError("what was written does not decode to the input; nothing was kept. Please report this")
-        start += chunk.rows
+        start += len(decoded)
 
 
 def _report(written: Written, target: Path | None, verbose: bool, posterior: str, steps: int) -> None:

@@ -120,21 +120,34 @@ class CompressedArray:
         """Rows ``start`` to ``stop`` (to the end by default) as an array."""
         total = self.directory.rows
         stop = total if stop is None else min(stop, total)
-        try:
-            out = np.empty((max(stop - start, 0), *self.header.row_shape), self.dtype)
-        except (MemoryError, ValueError) as error:
-            raise FormatError(f"an array of shape {self.shape} does not fit in memory: {error}") from error
+        out = self._empty(stop - start)
         starts = self._starts
         numbers = [n for n in range(len(starts) - 1) if starts[n] < stop and starts[n + 1] > start]
-        threads = self._decoder.threads
-        each = spare_threads(threads, len(numbers))
-        blocks = map_in_order(lambda number: self._decode(number, each), numbers, threads)
-        for number, block in zip(numbers, blocks, strict=True):
+        for number, block in zip(numbers, self._blocks(numbers), strict=True):
             first, last = max(start, starts[number]), min(stop, starts[number + 1])
             out[first - start : last - start] = block[first - starts[number] : last - starts[number]]
             if progress is not None:
                 progress(last - first)
         return out if self.shape else out.reshape(())
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """The rows of each chunk, ``(rows, ...)``, in order: decoded side by side, in the memory of a few."""
+        chunks = self.directory.chunks
+        self._empty(max((chunk.rows for chunk in chunks), default=0))
+        yield from self._blocks(list(range(len(chunks))))
+
+    def _empty(self, rows: int) -> NDArray[Any]:
+        """Room for so many rows; :class:`bbans.errors.FormatError` if there is none."""
+        try:
+            return np.empty((max(rows, 0), *self.header.row_shape), self.dtype)
+        except (MemoryError, ValueError) as error:
+            raise FormatError(f"an array of shape {self.shape} does not fit in memory: {error}") from error
+
+    def _blocks(self, numbers: list[int]) -> Iterator[NDArray[Any]]:
+        """All rows of these chunks, as many at once as there are threads."""
+        threads = self._decoder.threads
+        each = spare_threads(threads, len(numbers))
+        return map_in_order(lambda number: self._decode(number, each), numbers, threads)
 
     def _block(self, number: int) -> NDArray[Any]:
         """All rows of a chunk, not to be changed: the latest is kept, since rows are often asked for one by one."""

@@ -9,8 +9,10 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +125,26 @@ def test_verify_and_remove(folder: Path, model_folder: Path) -> None:
     assert not (folder / "images.npy").exists()
     succeed("decompress", "out.bba", "-o", "images.npy", "--model", model_folder, "--rm")
     assert not (folder / "out.bba").exists()
+
+
+@pytest.mark.parametrize("command", ["test", "compress"])
+def test_checking_uses_all_threads(
+    folder: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Each chunk waits until another one is being decoded."""
+    coding = ("--model", model_folder, "--threads", 2)
+    succeed("compress", "images.npy", "-o", "out.bba", *coding, "--chunk-size", 10)
+    decode, both = bbans.Codec.decode, threading.Barrier(2, timeout=30)
+
+    def waiting(self: bbans.Codec, payload: bytes, rows: int, *rest: Any) -> np.ndarray:
+        both.wait()
+        return decode(self, payload, rows, *rest)
+
+    monkeypatch.setattr(bbans.Codec, "decode", waiting)
+    if command == "test":
+        assert succeed("test", "out.bba", *coding).stderr == "out.bba: OK (6 chunks, 60 rows)\n"
+    else:
+        succeed("compress", "images.npy", "-o", "out.bba", "-f", "--verify", *coding, "--chunk-size", 10)
 
 
 def test_verify_catches_a_codec_that_loses(folder: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
