@@ -27,7 +27,7 @@ class LogProb(Protocol):
     It works in the same memory again and again: call it from one thread at a time.
     """
 
-    def __call__(self, outputs: Floats32, rows: Rows | None = None) -> tuple[Floats, Callable[[], Floats32]]:
+    def __call__(self, outputs: Floats32, rows: Rows | None = None, /) -> tuple[Floats, Callable[[], Floats32]]:
         """From outputs float32 ``(rows, outputs)`` for these of the images, or for all of them, to log p in nats,
         ``(rows,)``, and what computes its gradient with respect to the outputs, which is good until the next call.
         """
