@@ -24,7 +24,7 @@ import bbans
 from bbans.embedded import embed
 
 SETS = {"fashion": "Fashion-MNIST test", "cells": "microscopy tiles, held out"}
-STEPS = (0, 10)
+STEPS = (0, 1, 5, 10)
 
 
 def measure(name: str, data: Path, models: Path) -> dict[str, object]:

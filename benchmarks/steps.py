@@ -12,10 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from data import MODELS, save, test_images
+from data import MODELS, points_of_steps, save, test_images
 
 import bbans
-from bbans.bench import rate_vs_steps
+from bbans.bench.rate_vs_steps import Point, time_ratios
 from bbans.evaluated import EvaluatedModel
 from bbans.inference.adam import adam
 from bbans.inference.refined import natural_gradient
@@ -24,16 +24,23 @@ from bbans.training.run import frozen_bits_per_dimension
 
 IMAGES = 1000
 STEPS = range(11)
+REPEATS = 2
 
 
-def measure(name: str, folder: Path) -> dict[str, object]:
-    """Every posterior and K of one model."""
-    images = test_images(folder, name)[:IMAGES]
-    x = images.reshape(IMAGES, -1).astype(np.int64)
+def measure(name: str, folder: Path) -> list[Point]:
+    """Files for every posterior and K of one model."""
+    return points_of_steps(bbans.load_model(name), test_images(folder, name)[:IMAGES], STEPS, REPEATS)
+
+
+def with_elbos(name: str, folder: Path, points: list[Point]) -> dict[str, object]:
+    """The same, beside the ELBO after these steps and after the paper's."""
+    x = test_images(folder, name)[:IMAGES].reshape(IMAGES, -1).astype(np.int64)
     model = bbans.load_model(name)
     files = []
-    for point in rate_vs_steps.measure(model, images, list(model.encoders), STEPS):
+    for point, ratios in zip(points, time_ratios(points), strict=True):
         row: dict[str, object] = asdict(point)
+        if ratios:
+            row["encode_time_over_no_steps"], row["decode_time_over_no_steps"] = ratios
         for climb, key in ((natural_gradient, "elbo"), (adam, "elbo_with_the_papers_steps")):
             evaluated = EvaluatedModel.of(model, point.posterior, engine_named(), point.steps, climb)
             row[key] = frozen_bits_per_dimension(x, evaluated)
@@ -43,4 +50,7 @@ def measure(name: str, folder: Path) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    save("steps", {"models": {name: measure(name, Path(sys.argv[1])) for name in MODELS}})
+    data = Path(sys.argv[1])
+    measured = {name: measure(name, data) for name in MODELS}
+    print("timed; what follows need not be alone on the machine", flush=True)
+    save("steps", {"models": {name: with_elbos(name, data, points) for name, points in measured.items()}})

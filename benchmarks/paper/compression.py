@@ -19,17 +19,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import bbans
-from bbans.bench.rate_vs_steps import measure
 from bbans.evaluated import EvaluatedModel
 from bbans.inference.adam import adam
 from bbans.portable.engines import engine_named
 from bbans.training.run import frozen_bits_per_dimension
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from data import RESULTS, save, test_images
+from data import RESULTS, points_of_steps, save, test_images
 
 IMAGES = 1000
 STEPS = range(11)
+REPEATS = 2
 PAPER = {
     "plain-mnist-binary": {
         "amortized": [.1854, .1841, .1832, .1827, .1817, .1810, .1801, .1789, .1786, .1779, .1769],
@@ -71,7 +71,9 @@ def main(data: Path, path: Path) -> None:
     images = test_images(data, model.name)[:IMAGES]
     x = images.reshape(IMAGES, -1).astype(np.int64)
     rows = []
-    for point in measure(model, images, list(model.encoders), STEPS):
+    points = points_of_steps(model, images, STEPS, REPEATS)
+    print("timed; what follows need not be alone on the machine", flush=True)
+    for point in points:
         evaluated = EvaluatedModel.of(model, point.posterior, engine_named(), point.steps, adam)
         rows.append({**asdict(point), "elbo_with_the_papers_steps": frozen_bits_per_dimension(x, evaluated)})
         print(rows[-1], flush=True)
