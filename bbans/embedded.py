@@ -7,9 +7,10 @@ be equally likely. All of it is integers, on the stack that pixels are coded on.
 
 from __future__ import annotations
 
+import json
 import math
-import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,12 @@ from bbans.ans.stack import Integers, Words
 from bbans.chunk import WORD
 from bbans.container import ModelReference
 from bbans.errors import FormatError, ModelError, StackUnderflow
-from bbans.fields import FieldReader, string, varint
+from bbans.fields import FieldReader, varint
 from bbans.intervals import pop, push
 from bbans.intervals.distribution import Symbols
-from bbans.model import Model
-from bbans.portable.network import Linear, Network
+from bbans.model import Model, build, describe
+from bbans.portable.description import Tensors, build_network, layers_of
+from bbans.portable.network import Linear
 
 WEIGHTS_MAXIMUM = 1 << 26
 """More are neither written nor read: weights can cost no bits at all, so a small file could ask for any amount."""
@@ -31,7 +33,6 @@ WEIGHTS_PER_LANE = 1 << 11
 PIECE_BLOCKS = 64
 """So many blocks of weights, one for each lane, are converted at a time."""
 FREQUENCY_BITS = 14
-LAYER = struct.Struct("<Bqq")
 
 _WIDTH_BITS = np.array([0] * 8 + [bits for bits in range(1, 14) for _ in range(4)])
 CLASSES = len(_WIDTH_BITS)
@@ -109,13 +110,13 @@ def embed(model: Model, posterior: str) -> bytes:
     Raises :class:`bbans.errors.ModelError` if it has no such posterior, or too many weights.
     """
     networks = (model.decoder, model.encoder(posterior))
-    layers = [layer for network in networks for layer in network.layers]
+    layers = [layer for network in networks for layer in layers_of(network)]
     weights = sum(layer.weight.size for layer in layers)
     if weights > WEIGHTS_MAXIMUM:
         raise ModelError(f"model {model.name} has {weights:,} weights; {WEIGHTS_MAXIMUM:,} at most can be embedded")
-    head = bytes([len(model.image_shape)]) + b"".join(map(varint, model.image_shape)) + string(model.likelihood)
-    head += b"".join(map(varint, (model.latents, model.latent_precision, model.image_bits, model.latent_bits)))
-    head += b"".join(_network_head(network) for network in networks)
+    description = describe(replace(model, name="", encoders={"": model.encoder(posterior)}))
+    text = json.dumps(description, separators=(",", ":")).encode()
+    head = varint(len(text)) + text + varint(len(layers)) + b"".join(_layer_head(layer) for layer in layers)
 
     lanes = _lanes(weights)
     stack = core_named().from_words(_empty(lanes), lanes)
@@ -143,12 +144,9 @@ def extract(data: bytes, reference: ModelReference) -> Model:
 
 
 def _read(reader: FieldReader, reference: ModelReference) -> Model:
-    image_shape = tuple(reader.varint() for _ in range(reader.byte()))
-    likelihood = reader.string()
-    latents, latent_precision, image_bits, latent_bits = (reader.varint() for _ in range(4))
-    heads = [_read_network_head(reader, inputs) for inputs in (latents, math.prod(image_shape))]
-    shapes = [layer.shape for head in heads for layer in head.layers]
-    weights = sum(outputs * inputs for outputs, inputs in shapes)
+    description = reader.take(reader.varint())
+    heads = [_read_layer_head(reader) for _ in range(reader.varint())]
+    weights = sum(math.prod(head.shape) for head in heads)
     if not 1 <= weights <= WEIGHTS_MAXIMUM:
         raise ModelError(f"it should have {weights:,} weights; {WEIGHTS_MAXIMUM:,} at most are read")
 
@@ -157,79 +155,58 @@ def _read(reader: FieldReader, reference: ModelReference) -> Model:
     if len(words) % WORD.itemsize or len(words) < 2 * lanes * WORD.itemsize:
         raise ModelError(f"its weights can't be {len(words)} bytes long")
     stack = core_named().from_words(np.frombuffer(words, WORD).astype(np.uint32), lanes)
-    networks = []
+    tensors = []
     for head in heads:
-        layers = []
-        for layer in head.layers:
-            flat = np.empty(layer.shape[0] * layer.shape[1], np.int16)
-            classes = WeightClasses.of(flat.size, layer.frequency)
-            for piece in reversed(_pieces(flat.size, lanes)):
-                flat[piece] = pop(stack, classes[piece])
-            layers.append(Linear(flat.reshape(layer.shape), layer.bias, layer.shift, layer.minimum, layer.maximum))
-        networks.append(Network(head.input_magnitude, tuple(layers)))
+        flat = np.empty(math.prod(head.shape), np.int16)
+        classes = WeightClasses.of(flat.size, head.frequency)
+        for piece in reversed(_pieces(flat.size, lanes)):
+            flat[piece] = pop(stack, classes[piece])
+        tensors.append((flat.reshape(head.shape), head.bias))
     if not np.array_equal(stack.to_words(), _empty(lanes)):
         raise ModelError("something is left over after its last weight")
-    decoder, encoder = networks
-    return Model(
-        reference.name,
-        image_shape,
-        likelihood,
-        latents,
-        latent_precision,
-        image_bits,
-        latent_bits,
-        decoder,
-        {reference.posterior: encoder},
-    )
+    return _build(description, iter(tensors), reference)
+
+
+def _build(text: bytes, tensors: Iterator[Tensors], reference: ModelReference) -> Model:
+    """The model of a description."""
+    try:
+        description = json.loads(text)
+        (encoder,) = description["encoders"].values()
+        description |= {"name": reference.name, "encoders": {reference.posterior: encoder}}
+        networks = {"decoder": description["decoder"], f"encoders.{reference.posterior}": encoder}
+        return build(description, {name: build_network(part, tensors) for name, part in networks.items()})
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ModelError(f"its description is none: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)
 class _LayerHead:
-    """All of a layer but its weights."""
+    """What a layer's weights are decoded with, and its biases."""
 
     shape: tuple[int, int]
-    shift: int
-    minimum: int
-    maximum: int
     frequency: Symbols
     bias: NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
-class _NetworkHead:
-    input_magnitude: int
-    layers: list[_LayerHead]
+def _layer_head(layer: Linear) -> bytes:
+    width = next(width for width in range(1, 9) if _fits(layer.bias, width))
+    head = b"".join(map(varint, (*layer.weight.shape, *class_frequencies(layer.weight).tolist())))
+    return head + bytes([width]) + layer.bias.astype("<i8").view(np.uint8).reshape(-1, 8)[:, :width].tobytes()
 
 
-def _network_head(network: Network) -> bytes:
-    head = varint(network.input_magnitude) + bytes([len(network.layers)])
-    for layer in network.layers:
-        width = next(width for width in range(1, 9) if _fits(layer.bias, width))
-        head += varint(layer.weight.shape[0]) + LAYER.pack(layer.shift, layer.minimum, layer.maximum)
-        head += b"".join(map(varint, class_frequencies(layer.weight).tolist()))
-        head += bytes([width]) + layer.bias.astype("<i8").view(np.uint8).reshape(-1, 8)[:, :width].tobytes()
-    return head
-
-
-def _read_network_head(reader: FieldReader, inputs: int) -> _NetworkHead:
-    input_magnitude = reader.varint()
-    layers = []
-    for _ in range(reader.byte()):
-        outputs = reader.varint()
-        shift, minimum, maximum = LAYER.unpack(reader.take(LAYER.size))
-        frequencies = [reader.varint() for _ in range(CLASSES)]
-        if sum(frequencies) != 1 << FREQUENCY_BITS:
-            raise ModelError(f"the frequencies of a layer add up to {sum(frequencies)}, not {1 << FREQUENCY_BITS}")
-        width = reader.byte()
-        if not 1 <= width <= 8 or not outputs:
-            raise ModelError(f"{outputs} biases of {width} bytes make no sense")
-        low = np.frombuffer(reader.take(outputs * width), np.uint8).reshape(outputs, width)
-        wide = np.repeat(np.where(low[:, -1:] < 0x80, 0, 0xFF).astype(np.uint8), 8, axis=1)
-        wide[:, :width] = low
-        bias = wide.view("<i8").ravel().astype(np.int64)
-        layers.append(_LayerHead((outputs, inputs), shift, minimum, maximum, np.array(frequencies, np.int64), bias))
-        inputs = outputs
-    return _NetworkHead(input_magnitude, layers)
+def _read_layer_head(reader: FieldReader) -> _LayerHead:
+    outputs, inputs = reader.varint(), reader.varint()
+    frequencies = [reader.varint() for _ in range(CLASSES)]
+    if sum(frequencies) != 1 << FREQUENCY_BITS:
+        raise ModelError(f"the frequencies of a layer add up to {sum(frequencies)}, not {1 << FREQUENCY_BITS}")
+    width = reader.byte()
+    if not 1 <= width <= 8 or not outputs or not inputs:
+        raise ModelError(f"{outputs} biases of {width} bytes for {inputs} inputs make no sense")
+    low = np.frombuffer(reader.take(outputs * width), np.uint8).reshape(outputs, width)
+    wide = np.repeat(np.where(low[:, -1:] < 0x80, 0, 0xFF).astype(np.uint8), 8, axis=1)
+    wide[:, :width] = low
+    bias = wide.view("<i8").ravel().astype(np.int64)
+    return _LayerHead((outputs, inputs), np.array(frequencies, np.int64), bias)
 
 
 def _fits(bias: NDArray[np.int64], width: int) -> bool:

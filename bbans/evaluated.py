@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bbans.bitsback import Likelihood
+from bbans.errors import ModelError
 from bbans.inference.amortized import posterior_of_outputs
 from bbans.inference.refined import Climb, RefinedPosterior, natural_gradient
-from bbans.intervals import Bernoulli, DiscretizedLogistic, GaussianBins, PriorBins, Uniform, bernoulli, logistic
+from bbans.intervals import (
+    Bernoulli,
+    DiscretizedLogistic,
+    Distribution,
+    GaussianBins,
+    LogisticMixture,
+    PriorBins,
+    Uniform,
+    bernoulli,
+    logistic,
+)
 from bbans.intervals.distribution import Symbols
+from bbans.likelihoods import ContextLikelihood, IndependentLikelihood
 from bbans.model import Model
+from bbans.portable.context import ContextDecoder
 from bbans.portable.engine import Engine, Evaluate
+from bbans.portable.maps import LoadedContext, load_convolutions
+from bbans.portable.network import Network
 
 LOG_PROBS = {"bernoulli": bernoulli.log_prob, "discretized-logistic": logistic.log_prob}
 
@@ -24,8 +41,9 @@ class EvaluatedModel:
     model: Model
     bins: PriorBins
     evaluate_encoder: Evaluate
-    evaluate_decoder: Evaluate
+    evaluate_decoder: Callable[[NDArray[np.int64]], Likelihood]
     refine: RefinedPosterior | None
+    threads: int = 1
 
     @staticmethod
     def of(
@@ -38,20 +56,22 @@ class EvaluatedModel:
         return EvaluatedModel(
             model,
             PriorBins.of(model.latent_precision),
-            engine.load(model.encoder(posterior)),
-            engine.load(model.decoder),
+            _load_encoder(model, posterior, engine),
+            _load_decoder(model, engine),
             _refined(model, engine, steps, climb) if steps else None,
         )
 
     def on_threads(self, threads: int) -> EvaluatedModel:
-        """The same model, whose posteriors are refined on so many threads."""
-        return self if self.refine is None else replace(self, refine=replace(self.refine, threads=threads))
+        """The same model, evaluated on so many threads where it pays."""
+        refine = None if self.refine is None else replace(self.refine, threads=threads)
+        return replace(self, refine=refine, threads=threads)
 
     def prior(self, images: int) -> Uniform:
         return Uniform(images * self.model.latents, self.model.latent_precision)
 
-    def likelihood(self, z: Symbols) -> Bernoulli | DiscretizedLogistic:
-        return _likelihood(self.model, self.evaluate_decoder(self.bins.centres[z]))
+    def likelihood(self, z: Symbols) -> Likelihood:
+        likelihood = self.evaluate_decoder(self.bins.centres[z])
+        return replace(likelihood, threads=self.threads) if isinstance(likelihood, ContextLikelihood) else likelihood
 
     def posterior(self, x: Symbols) -> GaussianBins:
         outputs = self.evaluate_encoder(x)
@@ -60,15 +80,58 @@ class EvaluatedModel:
         return posterior_of_outputs(outputs, self.bins)
 
 
-def _likelihood(model: Model, outputs: NDArray[np.int64]) -> Bernoulli | DiscretizedLogistic:
-    """p(x given z), flattened, from decoder outputs int64 ``(images, outputs)``."""
+def _load_encoder(model: Model, posterior: str, engine: Engine) -> Evaluate:
+    """From pixels int64 ``(images, pixels)`` to encoder outputs."""
+    encoder = model.encoder(posterior)
+    if isinstance(encoder, Network):
+        return engine.load(encoder)
+    assert isinstance(model.decoder, ContextDecoder)
+    pixel_input, channels = model.decoder.context.pixel_input, len(model.decoder.context.heads)
+    evaluate = load_convolutions(engine, encoder)
+
+    def outputs(x: Symbols) -> NDArray[np.int64]:
+        pixels = np.ascontiguousarray(x.T, np.float32).reshape(-1, channels, len(x)).swapaxes(0, 1)
+        found = evaluate(pixel_input(pixels))
+        return np.ascontiguousarray(found.reshape(-1, len(x)).T).astype(np.int64)
+
+    return outputs
+
+
+def _load_decoder(model: Model, engine: Engine) -> Callable[[NDArray[np.int64]], Likelihood]:
+    """From latents' centres int64 ``(images, latents)`` to p(x given z)."""
+    decoder = model.decoder
+    if isinstance(decoder, Network):
+        evaluate = engine.load(decoder)
+        return lambda z: IndependentLikelihood(_independent(model, evaluate(z)), len(z))
+    upward = load_convolutions(engine, decoder.upward)
+    context = LoadedContext.of(engine, decoder.context, decoder.upward.sizes[-1])
+    channels = decoder.upward.inputs
+
+    def likelihood(z: NDArray[np.int64]) -> Likelihood:
+        latents = np.ascontiguousarray(z.T, np.float32).reshape(channels, -1, len(z))
+        return ContextLikelihood(context, upward(latents), lambda outputs: _of_parameters(model, outputs))
+
+    return likelihood
+
+
+def _independent(model: Model, outputs: NDArray[np.int64]) -> Distribution:
+    """The distributions of all pixels, flattened, from decoder outputs int64 ``(images, outputs)``."""
+    kinds = outputs.reshape(len(outputs), model.outputs_per_pixel, -1)
+    return _of_parameters(model, kinds.swapaxes(0, 1).reshape(model.outputs_per_pixel, -1))
+
+
+def _of_parameters(model: Model, parameters: NDArray[np.int64]) -> Distribution:
+    """Distributions from their parameters, int64 ``(outputs, n)``."""
     if model.likelihood == "bernoulli":
-        return Bernoulli.from_logits(outputs.ravel())
-    mean, log_scale = np.split(outputs, 2, axis=1)
-    return DiscretizedLogistic.from_outputs(mean.ravel(), log_scale.ravel())
+        return Bernoulli.from_logits(parameters[0])
+    if model.likelihood == "discretized-logistic":
+        return DiscretizedLogistic.from_outputs(*parameters)
+    return LogisticMixture.from_outputs(parameters, model.components, model.masses)
 
 
 def _refined(model: Model, engine: Engine, steps: int, climb: Climb) -> RefinedPosterior:
+    if not isinstance(model.decoder, Network):
+        raise ModelError(f"model {model.name} has a likelihood with context; K steps are not for these yet, use K = 0")
     return RefinedPosterior(
         engine.load_gradient(model.decoder),
         LOG_PROBS[model.likelihood],

@@ -8,10 +8,11 @@ loaded (:mod:`bbans.portable.network`).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,14 +24,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from bbans.errors import ModelError
-from bbans.portable.network import Linear, Network
+from bbans.portable.context import ContextDecoder
+from bbans.portable.convolution import ConvolutionalNetwork
+from bbans.portable.description import AnyNetwork, Tensors, build_network, describe_network, integer, layers_of
+from bbans.portable.network import Network
 
 FILE_NAME = "model.safetensors"
 FORMAT = 1
 IDENTITY_BYTES = 8
-SYMBOLS = {"bernoulli": 2, "discretized-logistic": 256}
+SYMBOLS = {"bernoulli": 2, "discretized-logistic": 256, "logistic-mixture": 256}
 """The likelihoods there are, and how many values a pixel has under each."""
-OUTPUTS_PER_PIXEL = {"bernoulli": 1, "discretized-logistic": 2}
+COMPONENTS_MAXIMUM = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +55,13 @@ class Model:
     """About how many bits an image adds to the stack..."""
     latent_bits: int
     """...and how many it borrows for its latents meanwhile; both decide how fast batches grow."""
-    decoder: Network
-    encoders: Mapping[str, Network]
-    """By the name of the posterior; the first is the default."""
+    decoder: Network | ContextDecoder
+    encoders: Mapping[str, Network | ConvolutionalNetwork]
+    """By the name of the posterior; the first is the default. Convolutional if the decoder is."""
+    components: int = 0
+    """Of a ``logistic-mixture``..."""
+    masses: tuple[int, ...] = ()
+    """...and its levels with a point mass, in order."""
 
     def __post_init__(self) -> None:
         if self.likelihood not in SYMBOLS:
@@ -62,9 +70,45 @@ class Model:
             raise ModelError(f"model {self.name}: it needs a shape, latents and an encoder")
         if not 1 <= self.latent_precision <= 16 or min(self.image_bits, self.latent_bits) < 1:
             raise ModelError(f"model {self.name}: bins of 1 to 16 bits and positive sizes expected")
-        _check_width(self, "decoder", self.decoder, self.latents, self.pixels * OUTPUTS_PER_PIXEL[self.likelihood])
+        if self.likelihood == "logistic-mixture":
+            levels = list(self.masses)
+            if not 1 <= self.components <= COMPONENTS_MAXIMUM or levels != sorted(set(levels) & set(range(256))):
+                raise ModelError(f"model {self.name}: a mixture of {self.components} with masses at {levels}")
+        if isinstance(self.decoder, ContextDecoder):
+            self._check_context(self.decoder)
+            return
+        self._check_width("decoder", self.decoder, self.latents, self.pixels * self.outputs_per_pixel)
         for name, encoder in self.encoders.items():
-            _check_width(self, f"encoder {name}", encoder, self.pixels, 2 * self.latents)
+            self._check_width(f"encoder {name}", encoder, self.pixels, 2 * self.latents)
+
+    def _check_context(self, decoder: ContextDecoder) -> None:
+        """Raise unless the convolutions and the context network fit the images."""
+        channels = len(decoder.context.heads)
+        outputs = len(decoder.context.heads[0].output.weight)
+        size, latent_size = decoder.upward.sizes[-1], decoder.upward.sizes[0]
+        if self.image_shape not in ((*size, channels), size if channels == 1 else ()):
+            raise ModelError(f"model {self.name}: its networks make images of {size} with {channels} channels")
+        if self.outputs_per_pixel != outputs or decoder.upward.inputs * math.prod(latent_size) != self.latents:
+            raise ModelError(f"model {self.name}: its networks don't fit its latents or its likelihood")
+        for name, encoder in self.encoders.items():
+            seen = decoder.context.pixel_input.channels(channels)
+            if not isinstance(encoder, ConvolutionalNetwork) or (
+                (encoder.inputs, encoder.outputs) != (seen, 2 * decoder.upward.inputs)
+                or (encoder.sizes[0], encoder.sizes[-1]) != (size, latent_size)
+                or encoder.input_magnitude < decoder.context.pixel_input.magnitude
+            ):
+                raise ModelError(f"model {self.name}: encoder {name} does not fit its decoder")
+
+    def _check_width(self, part: str, network: AnyNetwork, inputs: int, outputs: int) -> None:
+        if not isinstance(network, Network) or (network.inputs, network.outputs) != (inputs, outputs):
+            raise ModelError(f"model {self.name}, {part}: expected a network of {inputs} inputs and {outputs} outputs")
+
+    @property
+    def outputs_per_pixel(self) -> int:
+        """How many decoder outputs a pixel's distribution needs."""
+        if self.likelihood == "logistic-mixture":
+            return len(self.masses) + 3 * self.components
+        return {"bernoulli": 1, "discretized-logistic": 2}[self.likelihood]
 
     @property
     def pixels(self) -> int:
@@ -81,7 +125,7 @@ class Model:
         """The first encoder's name."""
         return next(iter(self.encoders))
 
-    def encoder(self, posterior: str) -> Network:
+    def encoder(self, posterior: str) -> Network | ConvolutionalNetwork:
         """The encoder of a posterior; :class:`bbans.errors.ModelError` if the model has none of that name."""
         try:
             return self.encoders[posterior]
@@ -98,10 +142,10 @@ class Model:
 
     @cached_property
     def _identities(self) -> dict[str, bytes]:
-        generative = {key: value for key, value in _describe(self).items() if key not in ("name", "encoders")}
+        generative = {key: value for key, value in describe(self).items() if key not in ("name", "encoders")}
         generative_hash = _hash(generative, self.decoder)
         return {
-            name: hashlib.sha256(generative_hash + _hash(_describe_network(encoder), encoder)).digest()[:IDENTITY_BYTES]
+            name: hashlib.sha256(generative_hash + _hash(describe_network(encoder), encoder)).digest()[:IDENTITY_BYTES]
             for name, encoder in self.encoders.items()
         }
 
@@ -110,10 +154,10 @@ def save_model(model: Model, path: Path) -> None:
     """Write the model's file."""
     tensors: dict[str, NDArray[Any]] = {}
     for prefix, network in _networks(model).items():
-        for index, layer in enumerate(network.layers):
+        for index, layer in enumerate(layers_of(network)):
             tensors[f"{prefix}.{index}.weight"] = layer.weight
             tensors[f"{prefix}.{index}.bias"] = layer.bias
-    path.write_bytes(save(tensors, {"bbans": json.dumps(_describe(model))}))
+    path.write_bytes(save(tensors, {"bbans": json.dumps(describe(model))}))
 
 
 def read_model(path: Path) -> Model:
@@ -131,18 +175,10 @@ def read_model(path: Path) -> Model:
             raise ModelError(
                 f"{path}: a model of format {description['format']}; this version of bbans reads format {FORMAT}"
             )
-        return Model(
-            name=str(description["name"]),
-            image_shape=tuple(_integer(size) for size in description["image_shape"]),
-            likelihood=str(description["likelihood"]),
-            latents=_integer(description["latents"]),
-            latent_precision=_integer(description["latent_precision"]),
-            image_bits=_integer(description["image_bits"]),
-            latent_bits=_integer(description["latent_bits"]),
-            decoder=_network(description["decoder"], "decoder", tensors),
-            encoders={
-                str(name): _network(part, f"encoders.{name}", tensors) for name, part in description["encoders"].items()
-            },
+        networks = {"decoder": description["decoder"]}
+        networks |= {f"encoders.{name}": part for name, part in description["encoders"].items()}
+        return build(
+            description, {prefix: build_network(part, _tensors(prefix, tensors)) for prefix, part in networks.items()}
         )
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error}") from error
@@ -150,73 +186,80 @@ def read_model(path: Path) -> Model:
         raise ModelError(f"{path} is not a bbans model: {type(error).__name__}: {error}") from error
 
 
-def _networks(model: Model) -> dict[str, Network]:
-    return {"decoder": model.decoder} | {f"encoders.{name}": network for name, network in model.encoders.items()}
+def build(description: Any, networks: Mapping[str, AnyNetwork]) -> Model:
+    """The model of a description, with the networks ``decoder`` and ``encoders.NAME``.
+
+    Raises :class:`bbans.errors.ModelError` if it makes no sense, and :class:`KeyError`, :class:`TypeError` or
+    :class:`ValueError` if it is not a description at all.
+    """
+    mixture = description["likelihood"] == "logistic-mixture"
+    decoder = networks["decoder"]
+    if isinstance(decoder, ConvolutionalNetwork):
+        raise ModelError("convolutions alone are no decoder")
+    encoders: dict[str, Network | ConvolutionalNetwork] = {}
+    for name in map(str, description["encoders"]):
+        encoder = networks[f"encoders.{name}"]
+        if isinstance(encoder, ContextDecoder):
+            raise ModelError(f"encoder {name} is a decoder")
+        encoders[name] = encoder
+    return Model(
+        name=str(description["name"]),
+        image_shape=tuple(integer(size) for size in description["image_shape"]),
+        likelihood=str(description["likelihood"]),
+        latents=integer(description["latents"]),
+        latent_precision=integer(description["latent_precision"]),
+        image_bits=integer(description["image_bits"]),
+        latent_bits=integer(description["latent_bits"]),
+        decoder=decoder,
+        encoders=encoders,
+        components=integer(description["components"]) if mixture else 0,
+        masses=tuple(integer(level) for level in description["masses"]) if mixture else (),
+    )
 
 
-def _describe(model: Model) -> dict[str, Any]:
+def describe(model: Model) -> dict[str, Any]:
+    """All of a model but the weights and biases of its networks."""
+    mixture: dict[str, Any] = {}
+    if model.likelihood == "logistic-mixture":
+        mixture = {"components": model.components, "masses": list(model.masses)}
     return {
         "format": FORMAT,
         "name": model.name,
         "image_shape": list(model.image_shape),
         "likelihood": model.likelihood,
+        **mixture,
         "latents": model.latents,
         "latent_precision": model.latent_precision,
         "image_bits": model.image_bits,
         "latent_bits": model.latent_bits,
-        "decoder": _describe_network(model.decoder),
-        "encoders": {name: _describe_network(encoder) for name, encoder in model.encoders.items()},
+        "decoder": describe_network(model.decoder),
+        "encoders": {name: describe_network(encoder) for name, encoder in model.encoders.items()},
     }
 
 
-def _describe_network(network: Network) -> dict[str, Any]:
-    return {
-        "input_magnitude": network.input_magnitude,
-        "layers": [
-            {"kind": "linear", "shift": layer.shift, "minimum": layer.minimum, "maximum": layer.maximum}
-            for layer in network.layers
-        ],
-    }
+def _networks(model: Model) -> dict[str, AnyNetwork]:
+    return {"decoder": model.decoder} | {f"encoders.{name}": network for name, network in model.encoders.items()}
 
 
-def _network(description: Any, prefix: str, tensors: Mapping[str, NDArray[Any]]) -> Network:
-    layers = []
-    for index, part in enumerate(description["layers"]):
-        if part["kind"] != "linear":
-            raise ModelError(f"{prefix}: this version of bbans knows no layer of kind {part['kind']!r}")
+def _tensors(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> Iterator[Tensors]:
+    """Weights and biases of the layers of a network, checked as far as one layer can be."""
+    for index in itertools.count():
         weight, bias = tensors[f"{prefix}.{index}.weight"], tensors[f"{prefix}.{index}.bias"]
         if (weight.dtype.str, weight.ndim, bias.dtype.str, bias.ndim) != ("<i2", 2, "<i8", 1) or not weight.size:
             raise ModelError(
                 f"{prefix}, layer {index}: expected an int16 matrix and an int64 vector, got {weight.dtype} "
                 f"{weight.shape} and {bias.dtype} {bias.shape}"
             )
-        numbers = (_integer(part[key]) for key in ("shift", "minimum", "maximum"))
-        layers.append(Linear(weight, bias, *numbers))
-    return Network(_integer(description["input_magnitude"]), tuple(layers))
+        yield weight, bias
 
 
-def _integer(value: Any) -> int:
-    """An integer of a description, refused if it is something else or absurd."""
-    if type(value) is not int or abs(value) > 1 << 40:
-        raise ModelError(f"expected an integer of at most 40 bits in a model's description, got {value!r:.60}")
-    return value
-
-
-def _hash(description: dict[str, Any], network: Network) -> bytes:
+def _hash(description: dict[str, Any], network: AnyNetwork) -> bytes:
     digest = hashlib.sha256(json.dumps(description, sort_keys=True, separators=(",", ":")).encode())
-    for layer in network.layers:
+    for layer in layers_of(network):
         for tensor, kind in ((layer.weight, "<i2"), (layer.bias, "<i8")):
             digest.update(repr(tensor.shape).encode())
             digest.update(np.ascontiguousarray(tensor, kind).tobytes())
     return digest.digest()
-
-
-def _check_width(model: Model, part: str, network: Network, inputs: int, outputs: int) -> None:
-    if (network.inputs, network.outputs) != (inputs, outputs):
-        raise ModelError(
-            f"model {model.name}, {part}: expected {inputs} inputs and {outputs} outputs, got "
-            f"{network.inputs} and {network.outputs}"
-        )
 
 
 def shipped_models() -> dict[str, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -16,6 +17,12 @@ Result = TypeVar("Result")
 def spare_threads(threads: int, count: int) -> int:
     """How many threads each of ``count`` tasks may use if ``threads`` work on them."""
     return threads // max(1, min(threads, count))
+
+
+def unshared_products() -> AbstractContextManager[object]:
+    """Within it no matrix product is shared among threads: small ones would wait for each other more than they work."""
+    limits: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
+    return limits
 
 
 def map_in_order(function: Callable[[Argument], Result], arguments: list[Argument], threads: int) -> Iterator[Result]:

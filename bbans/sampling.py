@@ -33,5 +33,5 @@ def sample_images(model: Model, images: int, seed: int = 0) -> NDArray[np.uint8]
         words[:count] = HEAD_MINIMUM >> 1  # the high words: heads of 62 bits
         stack = core_named().from_words(words, lanes=count)
         z = pop(stack, evaluated.prior(count)).reshape(count, -1)
-        drawn[first : first + count] = pop(stack, evaluated.likelihood(z)).reshape(count, -1)
+        drawn[first : first + count] = evaluated.likelihood(z).pop(stack)
     return drawn.reshape(images, *model.image_shape)

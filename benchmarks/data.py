@@ -9,18 +9,38 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+import bbans
 from bbans.bench.rate_vs_steps import Point, measure
 from bbans.bench.report import write_json
 from bbans.model import Model
 
 RESULTS = Path(__file__).parent / "results"
-MODELS = {"gg-mnist-binary": "binary MNIST", "gg-mnist": "grey MNIST"}
+MODELS = {
+    "mnist-binary": "binary MNIST",
+    "mnist": "grey MNIST",
+    "fashion": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "gg-mnist-binary": "binary MNIST",
+    "gg-mnist": "grey MNIST",
+}
+"""What the shipped models are for."""
+FILES = {"binary MNIST": "mnist", "grey MNIST": "mnist", "Fashion-MNIST": "fashion", "CIFAR-10": "cifar10"}
+
+
+def shipped() -> dict[str, str]:
+    """:data:`MODELS`, as far as they are there."""
+    return {name: data for name, data in MODELS.items() if name in bbans.shipped_models()}
+
+
+def images_of(folder: Path, data: str, part: str = "test") -> NDArray[np.uint8]:
+    """The 10,000 test images, or the training images, of a data set; binary MNIST is ``round(x / 255)``."""
+    images = np.load(folder / f"{FILES[data]}_{part}.npy")
+    return np.round(images / 255).astype(np.uint8) if data.startswith("binary") else images
 
 
 def test_images(folder: Path, model: str) -> NDArray[np.uint8]:
-    """The 10,000 test images as a model takes them; binary MNIST is ``round(x / 255)``."""
-    images = np.load(folder / "mnist_test.npy")
-    return np.round(images / 255).astype(np.uint8) if model.endswith("binary") else images
+    """The 10,000 test images as a model takes them."""
+    return images_of(folder, MODELS[model])
 
 
 def points_of_steps(model: Model, images: NDArray[np.uint8], steps: Sequence[int], repeats: int) -> list[Point]:

@@ -18,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import zstandard
-from data import MODELS, save
+from data import MODELS, images_of, save
 
 import bbans
 from bbans.embedded import embed
 from bbans.model import FILE_NAME, shipped_models
+from bbans.portable.description import layers_of
 
+SHOWN = ("gg-mnist-binary", "gg-mnist")
 COUNTS = {"mnist_train": (1_000, 10_000, 60_000), "mnist_test": (10_000,)}
 
 
@@ -44,7 +46,7 @@ def model_bytes(name: str) -> dict[str, int]:
     """What the weights of the decoder and one encoder take, in several forms."""
     model = bbans.load_model(name)
     encoder = model.encoder(model.default_posterior)
-    layers = [layer for network in (model.decoder, encoder) for layer in network.layers]
+    layers = [*layers_of(model.decoder), *layers_of(encoder)]
     weights = [layer.weight.astype("<i2").tobytes() for layer in layers]
     raw = b"".join(weights)
     planes = b"".join(part[half::2] for part in weights for half in (0, 1))
@@ -82,14 +84,13 @@ def measure(name: str, images: np.ndarray, count: int, embedded: int) -> dict[st
 def main() -> None:
     folder = Path(sys.argv[1])
     models: dict[str, object] = {}
-    for name, data in MODELS.items():
+    for name in SHOWN:
+        data = MODELS[name]
         sizes = model_bytes(name)
         print(name, sizes, flush=True)
         rows: dict[str, list[dict[str, object]]] = {}
         for source, counts in COUNTS.items():
-            images = np.load(folder / f"{source}.npy")
-            if name.endswith("binary"):
-                images = np.round(images / 255).astype(np.uint8)
+            images = images_of(folder, data, source.removeprefix("mnist_"))
             rows[source] = []
             for count in counts:
                 rows[source].append(measure(name, images, count, sizes["embedded"]))

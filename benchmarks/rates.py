@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import MODELS, save, test_images
+from data import MODELS, save, shipped, test_images
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -24,7 +24,7 @@ from bbans.training.run import frozen_bits_per_dimension, network_name
 
 COUNTS = (0, 1, 2, 3, 17, 1000, 10000)
 SAMPLES = 5
-SINGLES = 1000
+SINGLES = 100
 """How many images are also written alone."""
 
 
@@ -83,4 +83,4 @@ def measure(name: str, folder: Path) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    save("rates", {"models": {name: measure(name, Path(sys.argv[1])) for name in MODELS}})
+    save("rates", {"models": {name: measure(name, Path(sys.argv[1])) for name in shipped()}})

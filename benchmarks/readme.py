@@ -123,6 +123,46 @@ def own() -> str:
     return "\n".join(lines)
 
 
+def worth() -> str:
+    lines = [
+        "| 10,000 test images | model | file | the best other codec | with the model in the file "
+        "| smaller than the other from | encode / decode, images/s |",
+        "| --- " * 7 + "|",
+    ]
+    for data, one in result("worth")["sets"].items():
+        other, enough = one["best_other"], one["images_from_which_the_file_with_model_is_smaller"]
+        lines.append(
+            f"| {data} | `{one['model']}` | **{one['bits_per_dimension']:.4f}** "
+            f"| {other['bits_per_dimension']:.4f} ({other['codec']}) | {one['bits_per_dimension_with_model']:.4f} "
+            f"({one['model_bytes']:,} bytes of model) | {f'{enough:,} images' if enough else 'never'} "
+            f"| {one['encode_images_per_second']:,.0f} / {one['decode_images_per_second']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def stages() -> str:
+    found = result("stages")["milliseconds_an_image"]
+    lines = ["| ms an image, one thread | " + " | ".join(f"`{name}`" for name in found) + " |"]
+    lines.append("| --- " * (1 + len(found)) + "|")
+    for stage in next(iter(found.values())):
+        lines.append(f"| {stage} | " + " | ".join(f"{row[stage]:.2f}" for row in found.values()) + " |")
+    return "\n".join(lines)
+
+
+def out_of_distribution() -> str:
+    rows = result("out-of-distribution")["cases"]
+    known = [key for key in rows[0] if key.startswith("K =")]
+    lines = ["| model | images | " + " | ".join(known) + " | zstd -19 | file, `--model auto` |"]
+    lines.append("| --- " * (4 + len(known)) + "|")
+    lines += [
+        f"| `{row['model']}` | {row['data']} | "
+        + " | ".join(f"{row[key]:.4f}" for key in known)
+        + f" | {row['zstandard alone']:.4f} | {row['file with --model auto']:.4f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
 def paper_overfitting() -> str:
     lines = [
         "| data | VAE, best epoch | VAE, last epoch | encoder fitted to the test images | wake | half-asleep |",
@@ -188,6 +228,9 @@ def paper_compression() -> str:
 
 TABLES: dict[Path, dict[str, Callable[[], str]]] = {
     README: {
+        "worth": worth,
+        "stages": stages,
+        "out-of-distribution": out_of_distribution,
         "rates": rates,
         "throughput": throughput,
         "steps": steps,

@@ -11,6 +11,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 
 from bbans.model import Model, save_model
+from bbans.nets import ContextShape
 from bbans.training.export import export
 from bbans.training.loop import build
 from bbans.training.recipe import Recipe
@@ -30,10 +31,40 @@ def tiny_model(likelihood: str) -> Model:
     return export(network, recipe, pixels)
 
 
+def tiny_context_model(likelihood: str, image_shape: tuple[int, ...] = (*SHAPE, 3)) -> Model:
+    """An untrained model whose likelihood sees the pixels before each."""
+    shape = ContextShape(1, (4, 6), (6, 4), features=3, rows=2, columns=2, hidden=7, blocks=2, head=5)
+    recipe = Recipe(
+        "tiny-context",
+        image_shape,
+        likelihood,
+        latent_precision=5,
+        epochs=1,
+        network="context",
+        context=shape,
+        components=3,
+        masses=(0, 254, 255),
+        seed=7,
+    )
+    network = build(recipe)
+    generator = torch.Generator().manual_seed(7)
+    pixels = torch.randint(0, network.likelihood.symbols, (50, network.pixels), generator=generator).float()
+    return export(network, recipe, pixels)
+
+
 @pytest.fixture(scope="session", params=["bernoulli", "discretized-logistic"])
-def model(request: pytest.FixtureRequest) -> Model:
-    """The small model, once for each likelihood."""
+def fully_connected_model(request: pytest.FixtureRequest) -> Model:
+    """The small model without context, once for each of its likelihoods."""
     return tiny_model(request.param)
+
+
+@pytest.fixture(
+    scope="session", params=["bernoulli", "discretized-logistic", "context+bernoulli", "context+logistic-mixture"]
+)
+def model(request: pytest.FixtureRequest) -> Model:
+    """A small model of every kind."""
+    context, _, likelihood = request.param.rpartition("+")
+    return tiny_context_model(likelihood) if context else tiny_model(likelihood)
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,7 @@ def test_the_stack_grows_by_the_negative_elbo(model: Model) -> None:
 
     z = pop(stack, coded.posterior(x))
     elbo = information(coded.posterior(x), z)
-    elbo -= information(coded.likelihood(z.reshape(400, -1)), x.ravel()) + information(coded.prior(400), z)
+    elbo -= coded.likelihood(z.reshape(400, -1)).bits(x) + information(coded.prior(400), z)
     assert grown == pytest.approx(-elbo, rel=2e-4)
 
 
@@ -92,7 +92,7 @@ def test_the_first_image_costs_its_latents_and_a_head(binary_model: Model) -> No
 def test_single_images_round_trip(model: Model) -> None:
     """A payload may be shorter than the checksum that it gives back: part of that is in the head."""
     coder = coder_for(model)
-    for x in flat(model, 200)[:, None]:
+    for x in flat(model, 50)[:, None]:
         assert (coder.decode(coder.encode(x), 1) == x).all()
 
 
@@ -123,12 +123,13 @@ def test_images_cheaper_than_their_latents_draw_more_first_words(binary_model: M
 def test_damaged_payloads_are_refused(model: Model) -> None:
     coder = coder_for(model)
     payload = coder.encode(flat(model, 20))
-    for position in range(len(payload)):
+    step = max(1, len(payload) // 100)
+    for position in range(0, len(payload), step):
         damaged = bytearray(payload)
         damaged[position] ^= 1 << position % 8
         with pytest.raises(FormatError, match="damaged"):
             coder.decode(bytes(damaged), 20)
-    for length in range(len(payload)):
+    for length in range(0, len(payload), step):
         with pytest.raises(FormatError, match="damaged"):
             coder.decode(payload[:length], 20)
     for count in (1, 19, 21, 200):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 from click.testing import CliRunner
 from conftest import random_images, tiny_model
 from hypothesis import given
@@ -106,8 +107,6 @@ def test_a_model_of_one_value_costs_no_bits(binary_model: Model) -> None:
 
 
 def test_shipped_models_are_smaller_than_zstandard_makes_them() -> None:
-    import zstandard
-
     model = bbans.load_model("gg-mnist-binary")
     data = embed(model, "half-asleep")
     layers = (*model.decoder.layers, *model.encoder("half-asleep").layers)
@@ -135,7 +134,7 @@ def test_slices_and_iteration(data: bytes, images: np.ndarray, binary_model: Mod
 
 def test_every_kind_of_model_is_embedded(model: Model) -> None:
     images = many_images(model)
-    for steps in (0, 2):
+    for steps in (0, 2) if isinstance(model.decoder, Network) else (0,):
         data = bbans.compress(images, model=model, embed_model=True, steps=steps)
         assert read_directory(io.BytesIO(data)).header.embedded is not None
         np.testing.assert_array_equal(bbans.decompress(data), images)
@@ -256,25 +255,26 @@ def test_noise_is_refused(noise: bytes) -> None:
         extract(noise, ModelReference("tiny", bytes(8), "amortized", 0))
 
 
-def head_of(latents: int, layers: list[tuple[int, bytes]]) -> bytes:
-    """The head of a binary model of 5 x 4 pixels, whose decoder has layers of ``(outputs, biases)``."""
-    frequencies = varint(1 << FREQUENCY_BITS) + bytes(CLASSES - 1)
-    head = b"\x02\x05\x04" + b"\x09bernoulli" + varint(latents) + b"\x08\x08\x08" + b"\x01" + bytes([len(layers)])
-    for outputs, biases in layers:
-        head += varint(outputs) + struct.pack("<Bqq", 0, 0, 1) + frequencies + b"\x01" + biases
-    return head + b"\x01\x01" + varint(6) + struct.pack("<Bqq", 0, 0, 1) + frequencies + b"\x01" + bytes(6)
+def head_of(layers: list[tuple[int, int, bytes]], description: bytes = b"{}") -> bytes:
+    """What comes before the weights of layers of ``(outputs, inputs, biases)``."""
+    head = varint(len(description)) + description + varint(len(layers))
+    for outputs, inputs, biases in layers:
+        head += varint(outputs) + varint(inputs) + varint(1 << FREQUENCY_BITS) + bytes(CLASSES - 1) + b"\x01" + biases
+    return head
 
 
 @pytest.mark.parametrize(
     "head",
     [
-        head_of(1 << 62, [(20, bytes(20))]),
-        head_of(1 << 40, [(20, bytes(20))]),
-        head_of(3, [(1 << 60, b"")]),
-        head_of(3, [(1 << 14, bytes(1 << 14)), (1 << 14, bytes(1 << 14)), (20, bytes(20))]),
-        head_of(3, [(0, b""), (20, bytes(20))]),
-        head_of(3, []),
-        b"\xff" + varint((1 << 63) - 1) * 255 + b"\x09bernoulli" + bytes(300),
+        head_of([(20, 1 << 62, bytes(20))]),
+        head_of([(20, 1 << 40, bytes(20))]),
+        head_of([(1 << 60, 3, b"")]),
+        head_of([(1 << 14, 1 << 14, bytes(1 << 14)), (20, 1 << 14, bytes(20))]),
+        head_of([(0, 3, b"")]),
+        head_of([(20, 3, bytes(20))] * 2000),
+        head_of([]),
+        head_of([(20, 3, bytes(20))], description=b"[" * 100_000),
+        varint(1 << 40),
     ],
 )
 def test_absurd_layers_are_refused_before_they_are_allocated(head: bytes) -> None:

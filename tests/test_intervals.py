@@ -12,7 +12,17 @@ from hypothesis.extra.numpy import arrays
 from bbans import nets
 from bbans.ans import core_named
 from bbans.errors import ImpossibleSymbol
-from bbans.intervals import Bernoulli, DiscretizedLogistic, Distribution, GaussianBins, PriorBins, Uniform, pop, push
+from bbans.intervals import (
+    Bernoulli,
+    DiscretizedLogistic,
+    Distribution,
+    GaussianBins,
+    LogisticMixture,
+    PriorBins,
+    Uniform,
+    pop,
+    push,
+)
 from bbans.portable import elementary
 
 OUTPUTS = st.integers(-(1 << 24), 1 << 24)
@@ -32,10 +42,14 @@ def make(kind: str, first: np.ndarray, second: np.ndarray) -> tuple[Distribution
         return Bernoulli.from_logits(first), 2
     if kind == "logistic":
         return DiscretizedLogistic.from_outputs(first, second), 256
+    if kind == "mixture":
+        # As many parameters as it takes, all from the two.
+        outputs = np.stack([np.roll(part, index) // (index + 1) for index in range(6) for part in (first, second)])
+        return LogisticMixture.from_outputs(outputs, 3, (0, 7, 255)), 256
     return GaussianBins.from_outputs(PriorBins.of(BITS), first, second), 1 << BITS
 
 
-@pytest.mark.parametrize("kind", ["uniform", "bernoulli", "logistic"])
+@pytest.mark.parametrize("kind", ["uniform", "bernoulli", "logistic", "mixture"])
 @given(first=network_outputs(1), second=network_outputs(1))
 def test_intervals_tile_the_range(kind: str, first: np.ndarray, second: np.ndarray) -> None:
     distribution, symbols = make(kind, np.repeat(first, 256), np.repeat(second, 256))
@@ -46,7 +60,7 @@ def test_intervals_tile_the_range(kind: str, first: np.ndarray, second: np.ndarr
     assert start[-1] + frequency[-1] == 1 << distribution.precision
 
 
-@pytest.mark.parametrize("kind", ["uniform", "bernoulli", "logistic", "gaussian"])
+@pytest.mark.parametrize("kind", ["uniform", "bernoulli", "logistic", "mixture", "gaussian"])
 @given(first=network_outputs(9), second=network_outputs(9), seed=st.integers(0, 1 << 32))
 def test_every_value_is_located_in_its_interval(kind: str, first: np.ndarray, second: np.ndarray, seed: int) -> None:
     distribution, symbols = make(kind, first, second)
@@ -59,7 +73,7 @@ def test_every_value_is_located_in_its_interval(kind: str, first: np.ndarray, se
     assert (again[0] == start).all() and (again[1] == frequency).all()
 
 
-@pytest.mark.parametrize("kind", ["uniform", "bernoulli", "logistic", "gaussian"])
+@pytest.mark.parametrize("kind", ["uniform", "bernoulli", "logistic", "mixture", "gaussian"])
 @given(first=network_outputs(23), second=network_outputs(23), lanes=st.integers(1, 30), seed=st.integers(0, 1 << 32))
 def test_pop_and_push_are_inverse(kind: str, first: np.ndarray, second: np.ndarray, lanes: int, seed: int) -> None:
     distribution, _ = make(kind, first, second)
@@ -97,6 +111,22 @@ def test_logistic_agrees_with_training() -> None:
     outputs = torch.tensor(np.concatenate([mean, log_scale])[None])
     trained = nets.DiscretizedLogistic().log_prob(outputs, torch.tensor(pixels[None]))[0].numpy()
     np.testing.assert_allclose(np.log(frequency / 2.0**24), trained, atol=0.02)
+
+
+def test_mixture_agrees_with_training() -> None:
+    """Point masses, first and last level, and everything between; the floor under frequencies costs next to nothing."""
+    rng = np.random.default_rng(0)
+    masses = (0, 200, 255)
+    named = nets.LogisticMixture(4, masses)
+    outputs = rng.normal(0, 1, (named.outputs_per_pixel, 512))
+    outputs[-4:] += 2.0
+    levels = np.tile(np.arange(256), 2)
+    integers = np.rint(outputs * 65536).astype(np.int64)
+    frequency = LogisticMixture.from_outputs(integers, 4, masses).interval(levels)[1]
+    kinds = torch.tensor(integers / 65536)[None].flatten(1)
+    expected = named.log_prob(kinds, torch.tensor(levels, dtype=torch.float64)[None]).exp()[0].numpy()
+    assert np.abs(frequency / 2**24 - expected).max() < 0.02 * expected.max()
+    assert np.abs(frequency / 2**24 / expected - 1)[expected > 1e-3].max() < 0.03
 
 
 def test_gaussian_bins_agree_with_the_normal_distribution() -> None:

@@ -22,10 +22,10 @@ import bbans
 from bbans.portable.network import Network
 from bbans.portable.numpy_engine import NumpyEngine
 
-MODELS = ("gg-mnist", "gg-mnist-binary")
-STEPS = {0: 200, 5: 60}
-"""How many images are coded with so many steps."""
-FILES = [f"{model}+{steps}" for model in MODELS for steps in STEPS]
+FILES = {
+    "gg-mnist+0": 200, "gg-mnist+5": 60, "gg-mnist-binary+0": 200, "gg-mnist-binary+5": 60, "mnist-binary+0": 60,
+}  # fmt: skip
+"""How many images are coded with a model and so many steps."""
 REPOSITORY = Path(__file__).parent.parent
 OTHER_NUMPY = os.environ.get("BBANS_OTHER_NUMPY")
 """The Python of an environment with another major version of NumPy."""
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("portability")
     for name in FILES:
         model, steps = bbans.load_model(name.split("+")[0]), int(name.split("+")[1])
-        images = bbans.sample_images(model, STEPS[steps], seed=3)
+        images = bbans.sample_images(model, FILES[name], seed=3)
         np.save(folder / f"{name}.npy", images)
         codec = bbans.Codec.of(model, steps=steps, threads=1)
         (folder / f"{name}.bba").write_bytes(codec.compress(images, chunk_size=len(images) // 2))

@@ -18,19 +18,22 @@ from bbans.inference.refined import BLOCK_MINIMUM, STEPS_MAXIMUM, Climb, Look, V
 from bbans.intervals import Distribution, bernoulli, logistic
 from bbans.intervals.log_prob import Floats32, LogProb
 from bbans.model import Model
-from bbans.nets import likelihood_named
+from bbans.nets import Bernoulli, DiscretizedLogistic, Likelihood
 from bbans.portable.engine import Engine
 from bbans.portable.network import Linear, Network
 from bbans.portable.numpy_engine import NumpyEngine
 from bbans.portable.torch_engine import TorchEngine
+
+LIKELIHOODS: dict[str, Likelihood] = {"bernoulli": Bernoulli(), "discretized-logistic": DiscretizedLogistic()}
 
 
 def flat(model: Model, count: int) -> np.ndarray:
     return random_images(model, count).reshape(count, -1).astype(np.int64)
 
 
-def test_gradient_is_that_of_the_decoder(model: Model) -> None:
+def test_gradient_is_that_of_the_decoder(fully_connected_model: Model) -> None:
     """Against automatic differentiation of the same integers taken for real numbers."""
+    model = fully_connected_model
     x = flat(model, 40)
     refine = EvaluatedModel.of(model, "amortized", NumpyEngine(), steps=1).refine
     assert refine is not None
@@ -44,7 +47,7 @@ def test_gradient_is_that_of_the_decoder(model: Model) -> None:
     for layer in model.decoder.layers:
         weight, bias = (torch.tensor(tensor.astype(np.float64)) for tensor in (layer.weight, layer.bias))
         y = ((y @ weight.t() + bias) / 2**layer.shift).clamp(layer.minimum, layer.maximum)
-    log_prob = likelihood_named(model.likelihood).log_prob(y / 65536, torch.tensor(x.astype(np.float64)))
+    log_prob = LIKELIHOODS[model.likelihood].log_prob(y / 65536, torch.tensor(x.astype(np.float64)))
     (expected,) = torch.autograd.grad(log_prob.sum(), inputs)
     assert np.abs(found - expected.numpy()).max() < 0.05 * np.abs(expected.numpy()).max()
 
@@ -56,7 +59,7 @@ def test_gradient_is_that_of_the_decoder(model: Model) -> None:
 def test_log_probabilities_and_their_gradients(likelihood: str, log_prob: Callable[[Floats32], LogProb]) -> None:
     """Tables against automatic differentiation, first and last level and values far out included."""
     rng = np.random.default_rng(0)
-    named = likelihood_named(likelihood)
+    named = LIKELIHOODS[likelihood]
     x = rng.integers(0, named.symbols, (50, 40)).astype(np.float32)
     x[:10], x[10:20] = 0, named.symbols - 1
     outputs = rng.normal(0, 1.5, (50, 40 * named.outputs_per_pixel)).clip(-3.9, 3.9).astype(np.float32)
@@ -76,7 +79,8 @@ def test_log_probabilities_and_their_gradients(likelihood: str, log_prob: Callab
     assert (error <= tolerance + 0.03 * np.abs(expected.numpy())).all()
 
 
-def test_engines_agree_on_gradients(model: Model) -> None:
+def test_engines_agree_on_gradients(fully_connected_model: Model) -> None:
+    model = fully_connected_model
     z = np.random.default_rng(0).integers(-8000, 8000, (40, 3))
     noise = np.random.default_rng(1).normal(0, 1, (40, model.decoder.outputs)).astype(np.float32)
     noise[0] = 0
@@ -107,7 +111,7 @@ def cost(model: Model, images: np.ndarray, steps: int, climb: Climb = natural_gr
     total = 0.0
     for seed in range(8):
         z = q.locate(np.random.default_rng(seed).integers(0, 1 << q.precision, len(q)).astype(np.uint64))[0]
-        total += information(evaluated.likelihood(z.reshape(len(x), -1)), x.ravel())
+        total += evaluated.likelihood(z.reshape(len(x), -1)).bits(x)
         total += information(evaluated.prior(len(x)), z) - information(q, z)
     return total / 8
 
@@ -155,7 +159,8 @@ def test_steps_never_lose_where_the_likelihood_is_narrow(log_scale: float, log_d
     assert max(costs[1:]) <= costs[0]
 
 
-def test_log_prob_never_falls_and_images_that_have_arrived_rest(model: Model) -> None:
+def test_log_prob_never_falls_and_images_that_have_arrived_rest(fully_connected_model: Model) -> None:
+    model = fully_connected_model
     heights = []
 
     def recorded(look: Look, mean: np.ndarray, log_deviation: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +183,8 @@ def test_log_prob_never_falls_and_images_that_have_arrived_rest(model: Model) ->
         assert (more >= fewer).all()
 
 
-def test_the_posterior_does_not_depend_on_the_batch_or_the_engine(model: Model) -> None:
+def test_the_posterior_does_not_depend_on_the_batch_or_the_engine(fully_connected_model: Model) -> None:
+    model = fully_connected_model
     x = flat(model, 30)
     evaluated = EvaluatedModel.of(model, "amortized", NumpyEngine(), steps=20)
     together = evaluated.posterior(x)
@@ -196,7 +202,8 @@ def test_the_posterior_does_not_depend_on_the_number_of_threads(binary_model: Mo
     assert (one.mean == three.mean).all()
 
 
-def test_files_with_steps_round_trip(model: Model) -> None:
+def test_files_with_steps_round_trip(fully_connected_model: Model) -> None:
+    model = fully_connected_model
     images = bbans.sample_images(model, 60)
     codec = bbans.Codec.of(model, steps=4)
     data = codec.compress(images, chunk_size=25)
@@ -207,7 +214,8 @@ def test_files_with_steps_round_trip(model: Model) -> None:
         bbans.Codec.of(model).decompress(data)
 
 
-def test_absurd_numbers_of_steps_are_refused(model: Model) -> None:
+def test_absurd_numbers_of_steps_are_refused(fully_connected_model: Model) -> None:
+    model = fully_connected_model
     for steps in (-1, STEPS_MAXIMUM + 1):
         with pytest.raises(ModelError, match="0 to 1000 steps"):
             bbans.Codec.of(model, steps=steps)

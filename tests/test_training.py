@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,9 @@ from click.testing import CliRunner
 import bbans
 from bbans.cli import main
 from bbans.errors import RecipeError
-from bbans.nets import VAE, DiagonalGaussian
+from bbans.nets import VAE, ContextShape, DiagonalGaussian
 from bbans.training.augment import deform
-from bbans.training.batches import to_symbols
+from bbans.training.batches import batches, to_symbols
 from bbans.training.export import export
 from bbans.training.loop import (
     Journal,
@@ -34,9 +35,18 @@ from bbans.training.loop import (
     model_objective,
     train,
 )
-from bbans.training.objectives import denoising, entropy_annealing, from_aggregate_posterior, sleep, wake
+from bbans.training.objectives import (
+    denoising,
+    entropy_annealing,
+    free_bits,
+    from_aggregate_posterior,
+    from_bank,
+    sleep,
+    wake,
+)
 from bbans.training.recipe import CHOICES, PosteriorRecipe, Recipe, default_recipe, load_recipe
 from bbans.training.run import run
+from bbans.training.workers import ALONE
 
 RECIPE = Recipe(
     "blobs", (8, 8), "bernoulli", latents=2, hidden=(32,), latent_precision=10, epochs=8, batch_size=50,
@@ -54,9 +64,20 @@ def blobs(count: int, seed: int) -> np.ndarray:
     return images
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "discretized-logistic"])
-def test_a_trained_model_compresses_new_images(likelihood: str, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(RECIPE, likelihood=likelihood)
+CONTEXT = {"network": "context", "context": ContextShape(1, (8, 8), (8, 8), hidden=16, head=8), "components": 3}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"likelihood": "bernoulli"},
+        {"likelihood": "discretized-logistic"},
+        {"likelihood": "bernoulli", **CONTEXT},
+        {"likelihood": "logistic-mixture", "masses": (0,), **CONTEXT},
+    ],
+)
+def test_a_trained_model_compresses_new_images(changes: dict[str, Any], tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, **changes)
     log = tmp_path / "log.jsonl"
     network = train(recipe, blobs(2000, seed=0), Journal(log))
     lines = [json.loads(line) for line in log.read_text().splitlines()]
@@ -310,15 +331,70 @@ def test_a_run_leaves_its_curves(tmp_path: Path) -> None:
 def test_binary_images_train_without_a_recipe(tmp_path: Path, one: int) -> None:
     """Whether a one is written as 1 or 255, the default recipe finds a Bernoulli model that learns."""
     images = (blobs(300, seed=0) > 0).astype(np.uint8) * one
-    recipe = dataclasses.replace(default_recipe("blobs", images), epochs=12)
+    recipe = dataclasses.replace(default_recipe("blobs", images), epochs=6)
     assert (recipe.likelihood, recipe.image_shape, recipe.validation_images) == ("bernoulli", (8, 8), 30)
     measured = run(recipe, images, tmp_path)
     assert measured is not None and measured.frozen["amortized"] < 0.6
 
 
-def test_grey_images_get_grey_levels() -> None:
+def test_grey_images_get_grey_levels_and_their_background_a_point_mass() -> None:
     recipe = default_recipe("blobs", blobs(300, seed=0))
-    assert recipe.likelihood == "discretized-logistic"
+    assert (recipe.network, recipe.likelihood) == ("context", "logistic-mixture")
+    assert recipe.masses[0] == 0 and recipe.centre == 0
+
+
+@pytest.mark.parametrize("shape", [(40, 5, 3, 3), (40, 1, 30), (40, 9, 11, 1)])
+def test_images_of_any_shape_train_without_a_recipe(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).normal(100, 3, shape).astype(np.uint8)
+    recipe = dataclasses.replace(default_recipe("noise", images), epochs=2, batch_size=8)
+    measured = run(recipe, images, tmp_path)
+    assert measured is not None and measured.frozen["amortized"] == pytest.approx(
+        measured.trained["amortized"], rel=0.05
+    )
+    model = bbans.load_model(tmp_path)
+    x = images.reshape(40, -1).astype(np.int64)
+    coder = bbans.Codec.of(model).chunk_coder()
+    np.testing.assert_array_equal(coder.decode(coder.encode(x), 40), x)
+
+
+def test_encoders_of_models_with_context_dream_from_a_bank(tmp_path: Path) -> None:
+    posterior = PosteriorRecipe("reverse-half-asleep", epochs=1, bank=64)
+    recipe = dataclasses.replace(RECIPE, epochs=1, posteriors={"half-asleep": posterior}, **CONTEXT)
+    measured = run(recipe, blobs(400, seed=0), tmp_path)
+    assert measured is not None and list(measured.frozen) == ["amortized", "half-asleep"]
+    model = bbans.load_model(tmp_path)
+    x = (blobs(50, seed=1) > 0).reshape(50, -1).astype(np.int64)
+    coder = bbans.Codec.of(model, posterior="half-asleep").chunk_coder()
+    np.testing.assert_array_equal(coder.decode(coder.encode(x), 50), x)
+
+
+def test_a_bank_is_drawn_from_at_random() -> None:
+    bank = torch.arange(8.0)[:, None].expand(8, 64)
+    noise = torch.Generator().manual_seed(0)
+    dreams = from_bank(bank)(build(RECIPE), torch.zeros(500, 64), noise)
+    assert set(dreams[:, 0].tolist()) == set(range(8)) and (dreams == dreams[:, :1]).all()
+
+
+def test_mirrored_images() -> None:
+    recipe = dataclasses.replace(RECIPE, flips=True, batch_size=200, augmented_share=0.0)
+    images = torch.tensor(np.tile(np.arange(8, dtype=np.uint8) * 30, (200, 8, 1)))
+    (batch,) = batches(recipe, images, 0, ALONE)
+    first = batch.reshape(200, 8, 8)[:, 0]
+    mirrored = (first == to_symbols(recipe, images[:1].float())[0, :8].flip(0)).all(1)
+    assert 60 < int(mirrored.sum()) < 140
+    assert torch.equal(first[~mirrored], to_symbols(recipe, images[: int((~mirrored).sum())].float())[:, :8])
+
+
+def test_free_bits_are_free() -> None:
+    """A posterior below the free bits has no reason to move to the prior."""
+    network = build(RECIPE)
+    x = to_symbols(RECIPE, torch.from_numpy(blobs(50, seed=0)).float())
+    noise = torch.Generator().manual_seed(0)
+    free = free_bits(1e3)(network, x, 0, noise)
+    noise = torch.Generator().manual_seed(0)
+    paid = wake(network, x, 0, noise)
+    kl = network.posterior(x).kl_to_prior()
+    assert torch.allclose(free, paid - kl.sum(1) + 1e3 * network.latents, rtol=1e-4)
 
 
 def test_training_needs_more_images_than_it_holds_out(tmp_path: Path) -> None:

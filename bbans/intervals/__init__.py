@@ -5,7 +5,7 @@ occur has a frequency of at least 1, so every pixel can be coded, however unlike
 
 - :class:`Uniform`: the prior over equal-mass bins.
 - :class:`GaussianBins`: a Gaussian posterior over the same bins.
-- :class:`Bernoulli`, :class:`DiscretizedLogistic`: likelihoods of pixels.
+- :class:`Bernoulli`, :class:`DiscretizedLogistic`, :class:`LogisticMixture`: likelihoods of pixels.
 
 >>> import numpy as np
 >>> from bbans.ans import core_named
@@ -21,6 +21,7 @@ from bbans.intervals.coding import pop, push
 from bbans.intervals.distribution import Distribution
 from bbans.intervals.gaussian import GaussianBins, PriorBins
 from bbans.intervals.logistic import DiscretizedLogistic
+from bbans.intervals.mixture import LogisticMixture
 from bbans.intervals.uniform import Uniform
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "DiscretizedLogistic",
     "Distribution",
     "GaussianBins",
+    "LogisticMixture",
     "PriorBins",
     "Uniform",
     "pop",

@@ -4,16 +4,21 @@ Nothing here is used for coding: :mod:`bbans.portable.freeze` turns a trained ne
 network that is.
 """
 
+from bbans.nets.context import ContextShape, ContextVAE
+from bbans.nets.fully_connected import FullyConnectedVAE, multilayer_perceptron
 from bbans.nets.gaussian import DiagonalGaussian
-from bbans.nets.likelihoods import Bernoulli, DiscretizedLogistic, Likelihood, likelihood_named
-from bbans.nets.vae import VAE, multilayer_perceptron
+from bbans.nets.likelihoods import Bernoulli, DiscretizedLogistic, Likelihood, LogisticMixture
+from bbans.nets.vae import VAE
 
 __all__ = [
     "VAE",
     "Bernoulli",
+    "ContextShape",
+    "ContextVAE",
     "DiagonalGaussian",
     "DiscretizedLogistic",
+    "FullyConnectedVAE",
     "Likelihood",
-    "likelihood_named",
+    "LogisticMixture",
     "multilayer_perceptron",
 ]

@@ -29,6 +29,10 @@ class Likelihood(Protocol):
     def outputs_per_pixel(self) -> int:
         """How many decoder outputs each pixel needs."""
 
+    @property
+    def mean_outputs(self) -> slice:
+        """Which kinds of outputs are means of a pixel's value, in the units of :class:`DiscretizedLogistic`."""
+
     def initial_bias(self) -> tuple[float, ...]:
         """Bias of each kind of output before training."""
 
@@ -50,6 +54,10 @@ class Bernoulli:
     name: str = "bernoulli"
     symbols: int = 2
     outputs_per_pixel: int = 1
+
+    @property
+    def mean_outputs(self) -> slice:
+        return slice(0, 0)
 
     def initial_bias(self) -> tuple[float, ...]:
         return (-2.0,)
@@ -73,6 +81,10 @@ class DiscretizedLogistic:
     symbols: int = 256
     outputs_per_pixel: int = 2
 
+    @property
+    def mean_outputs(self) -> slice:
+        return slice(0, 1)
+
     def initial_bias(self) -> tuple[float, ...]:
         return (0.0, 2.0)
 
@@ -95,19 +107,64 @@ class DiscretizedLogistic:
         return (128.0 * mean + scale * torch.logit(uniform)).round().clamp(0, 255)
 
 
+@dataclass(frozen=True)
+class LogisticMixture:
+    """Pixels of 256 grey levels: several discretized logistics, and levels that have a probability of their own.
+
+    The outputs are the log-weights of the point masses and of the components (of which a softmax is taken), the means,
+    and the logs of the scales of the components, as those of :class:`DiscretizedLogistic`.
+    """
+
+    components: int
+    masses: tuple[int, ...]
+    """The levels that have a point mass."""
+    name: str = "logistic-mixture"
+    symbols: int = 256
+
+    @property
+    def outputs_per_pixel(self) -> int:
+        return len(self.masses) + 3 * self.components
+
+    @property
+    def mean_outputs(self) -> slice:
+        first = len(self.masses) + self.components
+        return slice(first, first + self.components)
+
+    def initial_bias(self) -> tuple[float, ...]:
+        spread = [0.6 * (2 * index + 1 - self.components) / self.components for index in range(self.components)]
+        return (*[0.0] * (len(self.masses) + self.components), *spread, *[2.5] * self.components)
+
+    def log_prob(self, outputs: Tensor, pixels: Tensor) -> Tensor:
+        log_weights, means, log_scales = self._parts(outputs)
+        logistic = DiscretizedLogistic()
+        levels = pixels[:, None].expand_as(means).flatten(1)
+        inside = logistic.log_prob(torch.cat([means.flatten(1), log_scales.flatten(1)], dim=1), levels)
+        terms = [log_weights[:, len(self.masses) :] + inside.reshape(means.shape)]
+        if self.masses:
+            levels_with_mass = torch.tensor(self.masses, dtype=pixels.dtype, device=pixels.device)
+            hit = pixels[:, None] == levels_with_mass[:, None]
+            terms.append(torch.where(hit, log_weights[:, : len(self.masses)], NEVER))
+        return torch.logsumexp(torch.cat(terms, dim=1), dim=1)
+
+    def sample(self, outputs: Tensor, noise: torch.Generator) -> Tensor:
+        log_weights, means, log_scales = self._parts(outputs)
+        uniform = torch.rand(log_weights.shape, generator=noise, device=noise.device).clamp(1e-20, 1 - 1e-7)
+        chosen = (log_weights - torch.log(-torch.log(uniform))).argmax(1, keepdim=True)
+        component = (chosen - len(self.masses)).clamp(min=0)
+        parameters = torch.cat([means.gather(1, component), log_scales.gather(1, component)], dim=1).flatten(1)
+        levels = DiscretizedLogistic().sample(parameters, noise)
+        for index, level in enumerate(self.masses):
+            levels = torch.where(chosen[:, 0] == index, float(level), levels)
+        return levels
+
+    def _parts(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-weights, means and logs of scales, each ``(images, masses and components, pixels)``."""
+        kinds = outputs.reshape(len(outputs), self.outputs_per_pixel, -1)
+        first, second = len(self.masses) + self.components, len(self.masses) + 2 * self.components
+        return torch.log_softmax(kinds[:, :first], dim=1), kinds[:, first:second], kinds[:, second:]
+
+
+NEVER = -1e4
+"""A log-probability of nothing, in nats."""
 LOG_SCALE_MINIMUM = -4.0
 LOG_SCALE_MAXIMUM = 8.0
-
-_LIKELIHOODS: dict[str, Likelihood] = {
-    "bernoulli": Bernoulli(),
-    "discretized-logistic": DiscretizedLogistic(),
-}
-
-
-def likelihood_named(name: str) -> Likelihood:
-    """The likelihood that a recipe calls ``name``; :class:`ValueError` for an unknown one."""
-    try:
-        return _LIKELIHOODS[name]
-    except KeyError:
-        known = ", ".join(sorted(_LIKELIHOODS))
-        raise ValueError(f"unknown likelihood {name!r}; expected one of: {known}") from None

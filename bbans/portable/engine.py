@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.portable.descent import Floats32
-from bbans.portable.network import Network
+from bbans.portable.network import Linear, Network
 
 Evaluate = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 """Evaluates a network: integers ``(images, inputs)`` to integers ``(images, outputs)``."""
 
 
+Product = Callable[[NDArray[np.floating]], NDArray[np.floating]]
+"""Evaluates one layer: integers ``(inputs, columns)``, held in floating point, to integers ``(outputs, columns)``."""
 Rows = NDArray[np.intp] | slice
 PullBack = Callable[[Floats32, Rows], NDArray[np.float64]]
 """From the gradient of something with respect to a network's real results, float32 ``(rows, outputs)``, for some of
@@ -37,6 +39,9 @@ class Engine(Protocol):
 
     def load(self, network: Network) -> Evaluate:
         """A function that evaluates ``network``, safe to call from several threads."""
+
+    def load_product(self, layer: Linear, input_magnitude: int) -> Product:
+        """A function that evaluates one layer on inputs up to a magnitude, safe to call from several threads."""
 
     def load_gradient(self, network: Network) -> Linearize:
         """A function that evaluates ``network`` and can go back, safe to call from several threads."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
-from bbans.portable.engine import Evaluate, Linearize, PullBack, Rows
+from bbans.portable.engine import Evaluate, Linearize, Product, PullBack, Rows
 from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network
 
 
@@ -35,6 +35,21 @@ class NumpyEngine:
             return outputs
 
         return evaluate
+
+    def load_product(self, layer: Linear, input_magnitude: int) -> Product:
+        kind = np.float32 if layer.bound(input_magnitude) <= FLOAT32_EXACT else np.float64
+        # In units of the result: powers of two change no sum but by its exponent.
+        weight = np.ldexp(layer.weight.astype(kind), -layer.shift)
+        bias = np.ldexp(layer.bias.astype(kind), -layer.shift)[:, None]
+        minimum, maximum = kind(layer.minimum), kind(layer.maximum)
+
+        def product(columns: NDArray[Any]) -> NDArray[Any]:
+            y: NDArray[Any] = weight @ columns.astype(kind, copy=False)
+            y += bias
+            np.floor(y, out=y)
+            return np.clip(y, minimum, maximum, out=y)  # several times faster than np.maximum with a number
+
+        return product
 
     def load_gradient(self, network: Network) -> Linearize:
         forward = [_Layer.of(*pair) for pair in zip(network.layers, network.bounds(), strict=True)]

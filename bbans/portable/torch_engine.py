@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bbans.errors import CoreError
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
-from bbans.portable.engine import Evaluate, Linearize, PullBack, Rows
+from bbans.portable.engine import Evaluate, Linearize, Product, PullBack, Rows
 from bbans.portable.network import OUTPUT_FRACTION, Linear, Network
 
 DEVICE_NAMES = ("auto", "cpu", "cuda")
@@ -49,6 +49,16 @@ class TorchEngine:
             return outputs
 
         return evaluate
+
+    def load_product(self, layer: Linear, input_magnitude: int) -> Product:
+        evaluate = self._layer(layer)
+
+        @torch.inference_mode()
+        def product(columns: NDArray[Any]) -> NDArray[Any]:
+            result: NDArray[Any] = evaluate(self._tensor(columns).t()).t().cpu().numpy()
+            return result
+
+        return product
 
     def load_gradient(self, network: Network) -> Linearize:
         forward = [self._layer(layer) for layer in network.layers]

@@ -64,6 +64,9 @@ def batches(recipe: Recipe, images: Tensor, epoch: int, workers: Workers) -> Ite
         if len(chosen) < workers.size:
             return
         batch = images[chosen[workers.rank :: workers.size].to(images.device)].float()
+        if recipe.flips:
+            mirrored = torch.rand(len(batch), generator=generator, device=generator.device) < 0.5
+            batch[mirrored] = batch[mirrored].flip(2)
         deformed = 0 if plain else round(recipe.augmented_share * len(batch))
         if deformed:
             batch[:deformed] = deform(batch[:deformed], generator)

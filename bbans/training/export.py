@@ -10,12 +10,17 @@ from torch import Tensor
 
 from bbans.intervals.gaussian import CENTRE_FRACTION, PriorBins
 from bbans.model import Model
-from bbans.nets import VAE
+from bbans.nets import VAE, ContextVAE, FullyConnectedVAE, LogisticMixture
+from bbans.portable.context import ContextDecoder
+from bbans.portable.convolution import ConvolutionalNetwork
 from bbans.portable.freeze import freeze
+from bbans.portable.network import Network
+from bbans.training.freeze_context import freeze_decoder, freeze_encoder
 from bbans.training.loop import bits_per_dimension
 from bbans.training.recipe import Recipe
 
 POSTERIOR = "amortized"
+CALIBRATION_IMAGES = 500
 
 
 @torch.no_grad()
@@ -24,21 +29,40 @@ def export(network: VAE, recipe: Recipe, pixels: Tensor, further: Mapping[str, V
 
     ``further`` are networks with the same decoder and other encoders, by the name of the posterior.
     """
-    encoders = {POSTERIOR: network.encoder} | {name: other.encoder for name, other in (further or {}).items()}
     largest = network.likelihood.symbols - 1
     bins = PriorBins.of(recipe.latent_precision)
     q = network.posterior(pixels)
     z = q.sample(torch.Generator().manual_seed(0))
     kl = q.kl_to_prior().sum(1).mean()
-    latent_bits = recipe.latents * recipe.latent_precision - float(kl) / math.log(2)
+    latent_bits = network.latents * recipe.latent_precision - float(kl) / math.log(2)
+    image_bits = max(1, round(bits_per_dimension(network, pixels) * network.pixels))
+    largest_centre, unit = int(abs(bins.centres).max()), 2.0**-CENTRE_FRACTION
+    decoder: Network | ContextDecoder
+    encoders: dict[str, Network | ConvolutionalNetwork] = {}
+    networks = {POSTERIOR: network} | dict(further or {})
+    if isinstance(network, ContextVAE):
+        few = slice(0, CALIBRATION_IMAGES)
+        decoder = freeze_decoder(network, z[few], pixels[few], unit, largest_centre)
+        for name, other in networks.items():
+            assert isinstance(other, ContextVAE)
+            encoders[name] = freeze_encoder(other, pixels[few])
+    else:
+        assert isinstance(network, FullyConnectedVAE)
+        decoder = freeze(network.decoder, z, unit, largest_centre)
+        for name, other in networks.items():
+            assert isinstance(other, FullyConnectedVAE)
+            encoders[name] = freeze(other.encoder, pixels / largest, 1 / largest, largest)
+    mixture = network.likelihood if isinstance(network.likelihood, LogisticMixture) else None
     return Model(
         name=recipe.name,
         image_shape=recipe.image_shape,
         likelihood=recipe.likelihood,
-        latents=recipe.latents,
+        latents=network.latents,
         latent_precision=recipe.latent_precision,
-        image_bits=max(1, round(bits_per_dimension(network, pixels) * network.pixels)),
+        image_bits=image_bits,
         latent_bits=max(1, round(latent_bits)),
-        decoder=freeze(network.decoder, z, 2.0**-CENTRE_FRACTION, int(abs(bins.centres).max())),
-        encoders={name: freeze(encoder, pixels / largest, 1 / largest, largest) for name, encoder in encoders.items()},
+        decoder=decoder,
+        encoders=encoders,
+        components=mixture.components if mixture else 0,
+        masses=mixture.masses if mixture else (),
     )

@@ -15,14 +15,25 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from bbans.nets import VAE, likelihood_named
+from bbans.nets import (
+    VAE,
+    Bernoulli,
+    ContextVAE,
+    DiscretizedLogistic,
+    FullyConnectedVAE,
+    Likelihood,
+    LogisticMixture,
+)
+from bbans.portable.context import PixelInput
 from bbans.training.batches import batches, check_images, split
 from bbans.training.checkpoint import State, load_checkpoint, save_checkpoint
 from bbans.training.objectives import (
     Objective,
     denoising,
     entropy_annealing,
+    free_bits,
     from_aggregate_posterior,
+    from_bank,
     from_prior,
     kl_annealing,
     reverse_half_asleep,
@@ -33,7 +44,7 @@ from bbans.training.objectives import (
 from bbans.training.recipe import PosteriorRecipe, Recipe
 from bbans.training.workers import ALONE, Workers
 
-EVALUATION_BATCH = 1000
+EVALUATION_BATCH = 200
 ACTIVE_NATS = 0.1
 """A latent with a mean KL term above this is in use."""
 
@@ -69,14 +80,34 @@ class Epoch:
 
 def build(recipe: Recipe) -> VAE:
     """The untrained network of a recipe, its weights drawn from the recipe's seed."""
+    likelihood = likelihood_of(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return VAE(
-            math.prod(recipe.image_shape),
-            recipe.latents,
-            recipe.hidden,
-            likelihood_named(recipe.likelihood),
-        )
+        if recipe.network == "context":
+            return ContextVAE(recipe.image_shape, recipe.context, pixel_input_of(recipe), likelihood)
+        return FullyConnectedVAE(math.prod(recipe.image_shape), recipe.latents, recipe.hidden, likelihood)
+
+
+def likelihood_of(recipe: Recipe) -> Likelihood:
+    """The likelihood that a recipe names."""
+    if recipe.likelihood == "bernoulli":
+        return Bernoulli()
+    if recipe.likelihood == "discretized-logistic":
+        return DiscretizedLogistic()
+    return LogisticMixture(recipe.components, recipe.masses)
+
+
+def pixel_input_of(recipe: Recipe) -> PixelInput:
+    """How a context network is given pixels: runs of levels with point masses are ranges that it is told of."""
+    if recipe.likelihood == "bernoulli":
+        return PixelInput(symbols=2, centre=0, gain=128, unit=128, ranges=())
+    ranges: list[tuple[int, int]] = []
+    for level in sorted(recipe.masses):
+        if ranges and ranges[-1][1] == level - 1:
+            ranges[-1] = (ranges[-1][0], level)
+        else:
+            ranges.append((level, level))
+    return PixelInput(256, recipe.centre, gain=1, unit=128, ranges=tuple(ranges))
 
 
 @torch.no_grad()
@@ -107,14 +138,17 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
 
 def model_objective(recipe: Recipe) -> Objective:
     """What decoder and encoder are trained on together."""
+    if recipe.free_bits:
+        return free_bits(recipe.free_bits)
     if not recipe.annealing_epochs:
         return wake
     return {"kl": kl_annealing, "entropy": entropy_annealing}[recipe.annealing](recipe.annealing_epochs)
 
 
-def posterior_objective(posterior: PosteriorRecipe) -> Objective:
-    """The objective that a recipe for an encoder names."""
-    dreams = {"prior": from_prior, "aggregate-posterior": from_aggregate_posterior}[posterior.dreams]
+def posterior_objective(posterior: PosteriorRecipe, bank: Tensor | None = None) -> Objective:
+    """The objective that a recipe for an encoder names, with dreams from ``bank`` if there is one."""
+    drawn = {"prior": from_prior, "aggregate-posterior": from_aggregate_posterior}[posterior.dreams]
+    dreams = drawn if bank is None else from_bank(bank)
     return {
         "wake": wake,
         "sleep": sleep,
@@ -144,8 +178,12 @@ def fit_posterior(
     images: NDArray[np.uint8],
     journal: Journal = SILENT,
     workers: Workers = ALONE,
+    bank: Tensor | None = None,
 ) -> VAE:
-    """Fit the encoder anew, the generative model frozen, and return a network with that encoder: see :func:`fit`."""
+    """Fit the encoder anew, the generative model frozen, and return a network with that encoder: see :func:`fit`.
+
+    ``bank`` holds dreams, float ``(dreams, pixels)``, where the recipe asks for them to be drawn beforehand.
+    """
     recipe = replace(
         recipe,
         epochs=posterior.epochs,
@@ -155,7 +193,7 @@ def fit_posterior(
     )
     network = copy.deepcopy(network)
     network.decoder.requires_grad_(False)
-    objective = posterior_objective(posterior)
+    objective = posterior_objective(posterior, bank)
     return fit(network, list(network.encoder.parameters()), objective, recipe, images, journal, workers)
 
 

@@ -48,6 +48,19 @@ def entropy_annealing(epochs: int) -> Objective:
     return objective
 
 
+def free_bits(nats: float) -> Objective:
+    """The negative ELBO, in which a latent's KL term, on average over the batch, counts at least as ``nats``: what is
+    below is free to use (D. P. Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow",
+    2016, equation 15).
+    """
+
+    def objective(network: VAE, x: Tensor, epoch: int, noise: Generator) -> Tensor:
+        q = network.posterior(x)
+        return q.kl_to_prior().mean(0).clamp(min=nats).sum() - network.log_likelihood(x, q.sample(noise))
+
+    return objective
+
+
 def sleep(network: VAE, x: Tensor, epoch: int, noise: Generator) -> Tensor:
     """Sleep phase: forward KL on dreams, -log q(z given x) with (z, x) ~ p(z, x) (GG 13)."""
     z = network.prior_sample(len(x), noise)
@@ -63,6 +76,15 @@ def from_prior(network: VAE, x: Tensor, noise: Generator) -> Tensor:
 def from_aggregate_posterior(network: VAE, x: Tensor, noise: Generator) -> Tensor:
     """Dreams whose latents come from q(z), the posteriors of data: what to take where q(z) is far from p(z)."""
     return network.dream(network.posterior(x).sample(noise), noise)
+
+
+def from_bank(bank: Tensor) -> Dreams:
+    """Dreams taken at random from pixels ``(dreams, pixels)`` drawn beforehand: for models that draw slowly."""
+
+    def dreams(network: VAE, x: Tensor, noise: Generator) -> Tensor:
+        return bank[torch.randint(len(bank), (len(x),), generator=noise, device=noise.device).to(bank.device)]
+
+    return dreams
 
 
 def reverse_sleep(network: VAE, x: Tensor, epoch: int, noise: Generator) -> Tensor:

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
 from bbans.ans import core_named
 from bbans.evaluated import EvaluatedModel
-from bbans.intervals import Distribution, pop
+from bbans.intervals import pop
 from bbans.intervals.distribution import Symbols
+from bbans.likelihoods import information
 from bbans.model import FILE_NAME, save_model
 from bbans.nets import VAE
 from bbans.portable.engines import engine_named
+from bbans.sampling import sample_images
 from bbans.training.batches import check_images, split
 from bbans.training.curves import plot_curves
 from bbans.training.export import POSTERIOR, export
@@ -58,11 +61,17 @@ def run(
     workers.wait()
     networks = {POSTERIOR: train(recipe, images, journals[POSTERIOR], workers)}
     for name, posterior in recipe.posteriors.items():
-        networks[name] = fit_posterior(networks[POSTERIOR], posterior, recipe, images, journals[name], workers)
+        bank = None
+        if posterior.bank:
+            frozen = export(networks[POSTERIOR], recipe, split(recipe, images)[1])
+            dreams = sample_images(frozen, posterior.bank, recipe.seed).reshape(posterior.bank, -1)
+            bank = torch.from_numpy(dreams).float().to(workers.device)
+        networks[name] = fit_posterior(networks[POSTERIOR], posterior, recipe, images, journals[name], workers, bank)
     if not workers.first:
         return None
     for name, trained in networks.items():
-        (folder / network_name(name)).write_bytes(save(trained.cpu().state_dict()))
+        weights = {key: value.contiguous() for key, value in trained.cpu().state_dict().items()}
+        (folder / network_name(name)).write_bytes(save(weights))
     plot_curves({name: folder / log_name(name) for name in names}, folder / "curves.png")
     measured = freeze_run(recipe, networks, split(recipe, images)[1], folder)
     for journal in journals.values():
@@ -118,12 +127,6 @@ def frozen_bits_per_dimension(x: Symbols, evaluated: EvaluatedModel, seed: int =
         words = generator.integers(0, 1 << 32, 4 * len(q), dtype=np.uint32)
         words[: len(q)] = 1 << 30
         z = pop(core_named().from_words(words, len(q)), q)
-        bits += _information(evaluated.likelihood(z.reshape(len(batch), -1)), batch.ravel())
-        bits += _information(evaluated.prior(len(batch)), z) - _information(q, z)
+        bits += evaluated.likelihood(z.reshape(len(batch), -1)).bits(batch)
+        bits += information(evaluated.prior(len(batch)), z) - information(q, z)
     return bits / x.size
-
-
-def _information(distribution: Distribution, symbols: Symbols) -> float:
-    """How many bits the symbols cost."""
-    frequency = distribution.interval(symbols)[1].astype(np.float64)
-    return float(np.sum(distribution.precision - np.log2(frequency)))

@@ -82,6 +82,7 @@ CASES = {
     "gg-mnist-binary-5-steps": Case(lambda: drawn(BINARY, 30), BINARY, steps=5),
     "gg-mnist": Case(lambda: drawn(GREY, 45), GREY, 20),
     "gg-mnist-half-asleep-5-steps": Case(lambda: drawn(GREY, 20), GREY, posterior="half-asleep", steps=5),
+    "mnist-binary": Case(lambda: drawn("mnist-binary", 40), "mnist-binary", 25),
     "embedded": Case(coins, small_model(), 1500, embed_model=True),
     "stored": Case(stored, chunk_size=7),
 }
