@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import random_images, tiny_context_model
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
@@ -28,7 +29,6 @@ from bbans.portable.torch_engine import TorchEngine
 from bbans.training.export import export
 from bbans.training.loop import build
 from bbans.training.recipe import Recipe
-from tests.conftest import random_images, tiny_context_model
 
 ENGINES = [NumpyEngine(), TorchEngine("cpu")]
 
