@@ -131,7 +131,9 @@ def _of_parameters(model: Model, parameters: NDArray[np.int64]) -> Distribution:
 
 def _refined(model: Model, engine: Engine, steps: int, climb: Climb) -> RefinedPosterior:
     if not isinstance(model.decoder, Network):
-        raise ModelError(f"model {model.name} has a likelihood with context; K steps are not for these yet, use K = 0")
+        raise ModelError(
+            f"model {model.name} has a likelihood with context, which takes no steps yet; use K = 0 or another model"
+        )
     return RefinedPosterior(
         engine.load_gradient(model.decoder),
         LOG_PROBS[model.likelihood],
