@@ -43,7 +43,6 @@ class EvaluatedModel:
     evaluate_encoder: Evaluate
     evaluate_decoder: Callable[[NDArray[np.int64]], Likelihood]
     refine: RefinedPosterior | None
-    threads: int = 1
 
     @staticmethod
     def of(
@@ -62,16 +61,14 @@ class EvaluatedModel:
         )
 
     def on_threads(self, threads: int) -> EvaluatedModel:
-        """The same model, evaluated on so many threads where it pays."""
-        refine = None if self.refine is None else replace(self.refine, threads=threads)
-        return replace(self, refine=refine, threads=threads)
+        """The same model, whose posteriors are refined on so many threads."""
+        return self if self.refine is None else replace(self, refine=replace(self.refine, threads=threads))
 
     def prior(self, images: int) -> Uniform:
         return Uniform(images * self.model.latents, self.model.latent_precision)
 
     def likelihood(self, z: Symbols) -> Likelihood:
-        likelihood = self.evaluate_decoder(self.bins.centres[z])
-        return replace(likelihood, threads=self.threads) if isinstance(likelihood, ContextLikelihood) else likelihood
+        return self.evaluate_decoder(self.bins.centres[z])
 
     def posterior(self, x: Symbols) -> GaussianBins:
         outputs = self.evaluate_encoder(x)

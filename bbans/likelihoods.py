@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bbans.ans.stack import Stack
 from bbans.intervals import pop, push
 from bbans.intervals.distribution import Distribution, Integers, Symbols
-from bbans.parallel import map_in_order, unshared_products
+from bbans.parallel import unshared_products
 from bbans.portable.context import diagonals
 from bbans.portable.maps import LoadedContext, Map
 
@@ -52,8 +52,6 @@ class ContextLikelihood:
     features: Map
     """``(features, positions, images)``."""
     distribution: Callable[[Parameters], Distribution]
-    threads: int = 1
-    """How many blocks of images the encoder evaluates at once."""
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -89,7 +87,7 @@ class ContextLikelihood:
         """Start and frequency of every pixel, ``(channels, positions, images)``, and their precision."""
         blocks = [slice(first, first + BLOCK_IMAGES) for first in range(0, len(x), BLOCK_IMAGES)]
         with unshared_products():
-            parts = list(map_in_order(lambda block: self._block_intervals(x[block], block), blocks, 1))
+            parts = [self._block_intervals(x[block], block) for block in blocks]
         start, frequency = (np.concatenate(part, axis=2) for part in zip(*(part[:2] for part in parts), strict=True))
         return start, frequency, parts[0][2]
 

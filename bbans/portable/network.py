@@ -5,8 +5,7 @@ not, gets the same integers as long as no sum, and no partial sum in any order, 
 arithmetic is exact. :meth:`Linear.bound` bounds all of them from the weights, and a :class:`Network` can't be
 made if a bound is over 2**53.
 
-Fully connected layers so far; a convolution will be a layer of its own beside :class:`Linear`, evaluated as a
-product over unfolded patches, with the same bound.
+Convolutions (:mod:`bbans.portable.convolution`) are products of the same kind, over patches, with the same bound.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
+from bbans.intervals.mixture import runs_of
 from bbans.nets import (
     VAE,
     Bernoulli,
@@ -101,12 +102,7 @@ def pixel_input_of(recipe: Recipe) -> PixelInput:
     """How a context network is given pixels: runs of levels with point masses are ranges that it is told of."""
     if recipe.likelihood == "bernoulli":
         return PixelInput(symbols=2, centre=0, gain=128, unit=128, ranges=())
-    ranges: list[tuple[int, int]] = []
-    for level in sorted(recipe.masses):
-        if ranges and ranges[-1][1] == level - 1:
-            ranges[-1] = (ranges[-1][0], level)
-        else:
-            ranges.append((level, level))
+    ranges = runs_of(tuple(sorted(recipe.masses)))
     return PixelInput(256, recipe.centre, gain=1, unit=128, ranges=tuple(ranges))
 
 
