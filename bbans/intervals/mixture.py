@@ -117,31 +117,16 @@ class LogisticMixture:
         return start.astype(np.uint64), (stop - start).astype(np.uint64)
 
     def locate(self, values: Integers) -> tuple[Symbols, Integers, Integers]:
-        sought = values.astype(np.int64)
-        symbols = np.empty(len(sought), np.int64)
-        left = np.arange(len(sought))
-        rest = self
-        for first, last in runs_of(self.levels):  # most pixels of data with point masses are these
-            inside = (sought[left] >= rest._start_of(first)) & (sought[left] < rest._start_of(last + 1))
-            symbols[left[inside]] = rest[inside]._bisect(sought[left[inside]], first, last)
-            left = left[~inside]
-            rest = rest[~inside]
-        symbols[left] = rest._bisect(sought[left], 0, LEVELS - 1)
-        return (symbols, *self.interval(symbols))
-
-    def _bisect(self, values: Signed, first: int, last: int) -> Symbols:
-        """The levels, from ``first`` to ``last``, whose intervals hold the values."""
-        low = np.full(len(values), first, np.int64)
-        step = 1 << (last - first).bit_length()
-        while step > 1:
-            step >>= 1
-            candidate = low + step
-            reached = (candidate <= last) & (self._start(np.minimum(candidate, LEVELS)) <= values)
-            low += step * reached
-        return low
-
-    def _start_of(self, level: int) -> Signed:
-        return self._start(np.full(len(self), level, np.int64))
+        found = _Search.of(values.astype(np.int64))
+        for edge in sorted({edge for first, last in runs_of(self.levels) for edge in (first, last + 1)}):
+            if 0 < edge < LEVELS:  # most pixels of data with point masses lie between two of these
+                found.try_level(self, np.full(len(self), edge, np.int64))
+        left = np.nonzero(found.last - found.first > 1)[0]
+        rest, among = self[left], found[left]
+        for _ in range(int((among.last - among.first).max(initial=1) - 1).bit_length()):
+            among.try_level(rest, (among.first + among.last) >> 1)
+        found[left] = among
+        return found.first, found.start.astype(np.uint64), (found.stop - found.start).astype(np.uint64)
 
     def _start(self, symbols: Symbols) -> Signed:
         """Where intervals start: adding the level itself leaves each a frequency of at least 1."""
@@ -158,6 +143,43 @@ class LogisticMixture:
         start[symbols == 0] = 0
         start[symbols == LEVELS] = 1 << PRECISION
         return start
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """Where values are found to lie: in one of the levels from ``first`` to before ``last``."""
+
+    values: Signed
+    first: Symbols
+    last: Symbols
+    start: Signed
+    """Of the interval of ``first``..."""
+    stop: Signed
+    """...and of that of ``last``."""
+
+    @staticmethod
+    def of(values: Signed) -> _Search:
+        nothing = np.zeros_like(values)
+        return _Search(values, nothing, nothing + LEVELS, nothing.copy(), nothing + (1 << PRECISION))
+
+    def __getitem__(self, which: NDArray[np.intp]) -> _Search:
+        parts = (self.values, self.first, self.last, self.start, self.stop)
+        return _Search(*(part[which] for part in parts))
+
+    def __setitem__(self, which: NDArray[np.intp], found: _Search) -> None:
+        self.first[which], self.last[which] = found.first, found.last
+        self.start[which], self.stop[which] = found.start, found.stop
+
+    def try_level(self, mixture: LogisticMixture, level: Symbols) -> None:
+        """Find out on which side of the start of a level each value lies."""
+        edge = mixture._start(level)
+        reached = edge <= self.values
+        nearer = reached & (level > self.first)
+        np.copyto(self.first, level, where=nearer)
+        np.copyto(self.start, edge, where=nearer)
+        nearer = ~reached & (level < self.last)
+        np.copyto(self.last, level, where=nearer)
+        np.copyto(self.stop, edge, where=nearer)
 
 
 def runs_of(levels: tuple[int, ...]) -> list[tuple[int, int]]:

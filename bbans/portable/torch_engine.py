@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,11 +52,14 @@ class TorchEngine:
         return evaluate
 
     def load_product(self, layer: Linear, input_magnitude: int) -> Product:
-        evaluate = self._layer(layer)
+        loaded = self._layer(layer)
 
         @torch.inference_mode()
-        def product(columns: NDArray[Any]) -> NDArray[Any]:
-            result: NDArray[Any] = evaluate(self._tensor(columns).t()).t().cpu().numpy()
+        def product(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+            x = torch.cat([torch.from_numpy(part).to(self.device, torch.float64) for part in parts], dim=1)
+            y = torch.matmul(loaded.weight.t(), x)
+            y += loaded.bias[:, None]
+            result: NDArray[np.float32] = loaded.finish(y).float().cpu().numpy()
             return result
 
         return product
@@ -119,8 +123,11 @@ class _Layer:
         # Separate operations: each is exact, or rounds a multiple of a power of two down.
         y = x @ self.weight
         y += self.bias
-        y *= self.scale
-        return y.floor_().clamp_(self.minimum, self.maximum)
+        return self.finish(y)
+
+    def finish(self, sums: torch.Tensor) -> torch.Tensor:
+        sums *= self.scale
+        return sums.floor_().clamp_(self.minimum, self.maximum)
 
 
 def _quantize(v: torch.Tensor, limit: int) -> tuple[torch.Tensor, torch.Tensor]:
