@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bbans.nets.context import pixel_channels
+from bbans.nets.context import of_kind, pixel_channels
 from bbans.nets.gaussian import DiagonalGaussian
 from bbans.nets.likelihoods import Likelihood
 from bbans.nets.vae import VAE, gaussian_of_outputs
@@ -27,13 +27,15 @@ class ResidualShape:
 
     latent_channels: int = 4
     encoder_channels: tuple[int, ...] = (48, 96)
-    """Of the layers of the encoder that halve height and width; the residual blocks have as many as the last..."""
+    """Of the layers of the encoder that halve height and width; its residual blocks have as many as the last..."""
     encoder_blocks: int = 2
     """...and are so many."""
     decoder_channels: tuple[int, ...] = (96, 48, 32)
-    """Of the decoder at each size, from the latents' to the image's; the residual blocks have as many as the first..."""
+    """Of the decoder at each size, from the latents' to the image's; its blocks have as many as the first..."""
     decoder_blocks: int = 2
     """...and are so many."""
+    hidden: int = 64
+    """Channels between the two convolutions of a residual block."""
 
     def __post_init__(self) -> None:
         if not self.encoder_channels or len(self.decoder_channels) != len(self.encoder_channels) + 1:
@@ -62,12 +64,22 @@ class ResidualVAE(VAE):
         self.pixel_input = pixel_input
         self.encoder = residual_encoder(pixel_input.channels(self.channels), shape)
         self.decoder = residual_decoder(sizes[::-1], shape, likelihood.outputs_per_pixel * self.channels)
+        self._start()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """Keep the size of what goes through the layers, and start from a wide posterior and grey pixels."""
+        for layer in of_kind(nn.Conv2d, self.modules()):
+            assert layer.bias is not None
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            layer.bias.zero_()
+        for block in of_kind(ResidualBlock, self.modules()):
+            block.change.weight *= 0.3
         last = self.decoder[-1]
         assert isinstance(last, nn.Conv2d) and last.bias is not None
-        with torch.no_grad():
-            last.weight *= 0.3
-            last.bias.copy_(torch.tensor(likelihood.initial_bias()).repeat_interleave(self.channels))
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        last.weight *= 0.1
+        last.bias.copy_(torch.tensor(self.likelihood.initial_bias()).repeat_interleave(self.channels))
 
     def posterior(self, pixels: Tensor) -> DiagonalGaussian:
         return gaussian_of_outputs(self.encoder(pixel_channels(self.pixel_input, self.images(pixels))).flatten(1))
@@ -82,7 +94,8 @@ class ResidualVAE(VAE):
 
     def outputs(self, z: Tensor) -> Tensor:
         """What the likelihood takes, ``(images, outputs)``: kinds outermost, then channels, then positions."""
-        return self.decoder(z.reshape(-1, *self.latent_shape)).flatten(1)
+        outputs: Tensor = self.decoder(z.reshape(-1, *self.latent_shape))
+        return outputs.flatten(1)
 
     def images(self, pixels: Tensor) -> Tensor:
         """As ``(images, channels, height, width)``."""
@@ -96,7 +109,7 @@ def residual_encoder(inputs: int, shape: ResidualShape) -> nn.Sequential:
         kernel = 5 if index == 0 else 3
         layers += [nn.Conv2d(before, after, kernel, stride=2, padding=kernel // 2), nn.ReLU()]
     channels = shape.encoder_channels[-1]
-    layers += [ResidualBlock(channels) for _ in range(shape.encoder_blocks)]
+    layers += [ResidualBlock(channels, shape.hidden) for _ in range(shape.encoder_blocks)]
     return nn.Sequential(*layers, nn.Conv2d(channels, 2 * shape.latent_channels, 1))
 
 
@@ -107,7 +120,7 @@ def residual_decoder(sizes: list[tuple[int, int]], shape: ResidualShape, outputs
     """
     channels = shape.decoder_channels
     layers: list[nn.Module] = [nn.Conv2d(shape.latent_channels, channels[0], 3, padding=1), nn.ReLU()]
-    layers += [ResidualBlock(channels[0]) for _ in range(shape.decoder_blocks)]
+    layers += [ResidualBlock(channels[0], shape.hidden) for _ in range(shape.decoder_blocks)]
     for size, (before, after) in zip(sizes[1:], pairwise(channels), strict=True):
         layers += [Doubling(size), nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(channels[-1], outputs, 3, padding=1))
@@ -116,12 +129,10 @@ def residual_decoder(sizes: list[tuple[int, int]], shape: ResidualShape, outputs
 class ResidualBlock(nn.Module):
     """What two convolutions make of a map, added to it; maps are not below 0."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.mix = nn.Conv2d(channels, channels, 3, padding=1)
-        self.change = nn.Conv2d(channels, channels, 3, padding=1)
-        with torch.no_grad():
-            self.change.weight *= 0.3
+        self.mix = nn.Conv2d(channels, hidden, 3, padding=1)
+        self.change = nn.Conv2d(hidden, channels, 3, padding=1)
 
     def mixed(self, h: Tensor) -> Tensor:
         """What the first convolution makes."""
