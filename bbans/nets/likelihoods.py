@@ -129,7 +129,7 @@ class ChannelLinearLogistic:
         return slice(0, 1)
 
     def initial_bias(self) -> tuple[float, ...]:
-        return (1.0, 2.5, 0.5)
+        return (0.0, 2.5, 0.5)
 
     def log_prob(self, outputs: Tensor, pixels: Tensor) -> Tensor:
         means, log_scales, coefficients = self._parts(outputs)

@@ -69,7 +69,7 @@ class ResidualVAE(VAE):
 
     @torch.no_grad()
     def _start(self) -> None:
-        """Keep the size of what goes through the layers, and start from a wide posterior and grey pixels."""
+        """Keep the size of what goes through the layers, and expect of a pixel, at first, what is 0 to the network."""
         for layer in of_kind(nn.Conv2d, self.modules()):
             assert layer.bias is not None
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -79,7 +79,9 @@ class ResidualVAE(VAE):
         last = self.decoder[-1]
         assert isinstance(last, nn.Conv2d) and last.bias is not None
         last.weight *= 0.1
-        last.bias.copy_(torch.tensor(self.likelihood.initial_bias()).repeat_interleave(self.channels))
+        bias = torch.tensor(self.likelihood.initial_bias())
+        bias[self.likelihood.mean_outputs] += self.pixel_input.centre * self.pixel_input.gain / self.pixel_input.unit
+        last.bias.copy_(bias.repeat_interleave(self.channels))
 
     def posterior(self, pixels: Tensor) -> DiagonalGaussian:
         return gaussian_of_outputs(self.encoder(pixel_channels(self.pixel_input, self.images(pixels))).flatten(1))

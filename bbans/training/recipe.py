@@ -124,6 +124,14 @@ class Recipe:
     posteriors: Mapping[str, PosteriorRecipe] = field(default_factory=dict)
     """Further encoders, by the name of their posterior."""
 
+    def __post_init__(self) -> None:
+        if self.network == "residual" and len(self.image_shape) not in (2, 3):
+            raise RecipeError(f"{self.name}: a residual network is for height, width and perhaps channels")
+        if self.likelihood == "channel-linear-logistic" and (
+            self.network != "residual" or self.image_shape[2:] != (3,)
+        ):
+            raise RecipeError(f"{self.name}: {self.likelihood} is for images of three channels and a residual network")
+
 
 def default_recipe(name: str, images: NDArray[np.uint8]) -> Recipe:
     """What to train on ``images`` (``(images, height, width)`` or with channels) where nobody says how.
@@ -214,5 +222,5 @@ def _parse(kind: type[Parsed], table: dict[str, Any], where: str) -> Parsed:
         values[key] = value
     try:
         return kind(**values)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise RecipeError(f"{where}: {error}") from error
