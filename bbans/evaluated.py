@@ -143,9 +143,7 @@ def _of_parameters(model: Model, parameters: NDArray[np.int64]) -> Distribution:
 
 def _refined(model: Model, engine: Engine, steps: int, climb: Climb) -> RefinedPosterior:
     if not isinstance(model.decoder, Network):
-        raise ModelError(
-            f"model {model.name} has convolutional networks, which take no steps yet; use K = 0 or another model"
-        )
+        raise ModelError(f"model {model.name} is convolutional, and takes no steps yet; use K = 0 or another model")
     return RefinedPosterior(
         engine.load_gradient(model.decoder),
         LOG_PROBS[model.likelihood],

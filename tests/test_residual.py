@@ -227,7 +227,7 @@ def test_descriptions_of_other_decoders_are_refused() -> None:
 
 
 def test_steps_are_refused() -> None:
-    with pytest.raises(ModelError, match="take no steps yet"):
+    with pytest.raises(ModelError, match="takes no steps yet"):
         bbans.Codec.of(tiny_residual_model("channel-linear-logistic"), steps=3)
 
 

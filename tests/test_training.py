@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 import bbans
 from bbans.cli import main
 from bbans.errors import RecipeError
-from bbans.nets import VAE, ContextShape, DiagonalGaussian, ResidualShape
+from bbans.nets import VAE, ContextShape, DiagonalGaussian, ResidualShape, ResidualVAE
 from bbans.training.augment import deform
 from bbans.training.batches import batches, to_symbols
 from bbans.training.export import export
@@ -201,6 +201,12 @@ def test_recipes_of_shipped_models_are_those_of_the_paper(name: str) -> None:
     assert (recipe.latents, recipe.hidden) == (10, (500, 500, 500))
     model = bbans.load_model(name)
     assert model.latents == recipe.latents and model.likelihood == recipe.likelihood
+
+
+def test_the_recipe_for_cifar_10_is_that_of_the_paper() -> None:
+    network = build(load_recipe(MODELS / "gg-cifar10" / "recipe.toml"))
+    assert isinstance(network, ResidualVAE)
+    assert network.latent_shape == (4, 8, 8) and network.latents == 256 and network.pixels == 3072
 
 
 @pytest.mark.parametrize(
