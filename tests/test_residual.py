@@ -52,16 +52,16 @@ def block(size: tuple[int, int] = (5, 4), magnitude: int = 511) -> Convolutional
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
 def test_a_residual_block_is_that_of_torch(engine: Engine) -> None:
     network = block()
-    x = np.random.default_rng(1).integers(0, 512, (2, 20, 3))
+    x = np.random.default_rng(1).integers(0, 512, (5, 4, 2, 3))
     found = load_convolutions(engine, network)(x.astype(np.float32))
 
-    images = torch.tensor(x.astype(np.float64)).permute(2, 0, 1).reshape(3, 2, 5, 4)
+    images = torch.tensor(x.astype(np.float64)).permute(3, 2, 0, 1)
     h = images
     for part in network.layers:
         weight = torch.tensor(part.product.weight.astype(np.float64)).reshape(2, 2, 3, 3)
         sums = functional.conv2d(h, weight, torch.tensor(part.product.bias * 1.0), padding=1)
         h = torch.floor(sums / 256).clamp(part.product.minimum, 511)
-    expected = (images + h).clamp(0, 511).flatten(2).permute(1, 2, 0).numpy()
+    expected = (images + h).clamp(0, 511).permute(2, 3, 1, 0).numpy()
     assert (found == expected).all()
     assert expected.min() == 0 and expected.max() == 511  # clips are seen
 
@@ -156,19 +156,21 @@ def test_engines_and_batches_get_the_same_integers() -> None:
     model = tiny_residual_model("channel-linear-logistic")
     assert isinstance(model.decoder, ConvolutionalDecoder)
     x = random_images(model, 9).reshape(9, -1).astype(np.int64)
-    centres = np.random.default_rng(0).integers(-30000, 30000, (2, 4, 7)).astype(np.float32)
-    upward = dataclasses.replace(model.decoder.upward, input_magnitude=1 << 15)
+    upward = model.decoder.upward
+    z = np.random.default_rng(0).integers(-30000, 30000, (*upward.sizes[0], upward.inputs, 7)).astype(np.float32)
     found = [
         (
             EvaluatedModel.of(model, "amortized", engine).evaluate_encoder(x),
-            load_convolutions(engine, upward)(np.ascontiguousarray(centres[:1])),
+            load_convolutions(engine, upward)(z),
         )
         for engine in ENGINES
     ]
     assert all((first == second).all() for first, second in zip(*found, strict=True))
     evaluated = EvaluatedModel.of(model, "amortized", ENGINES[0])
-    one_by_one = np.concatenate([evaluated.evaluate_encoder(image[None]) for image in x])
-    assert (one_by_one == found[0][0]).all()
+    one_by_one = [evaluated.evaluate_encoder(image[None]) for image in x]
+    assert (np.concatenate(one_by_one) == found[0][0]).all()
+    one_by_one = [load_convolutions(ENGINES[0], upward)(z[:, :, :, image : image + 1]) for image in range(7)]
+    assert (np.concatenate(one_by_one, axis=3) == found[0][1]).all()
 
 
 def test_files_do_not_depend_on_the_engine() -> None:
