@@ -19,7 +19,7 @@ from bbans.portable.convolution import Convolution, ConvolutionalNetwork, Size
 from bbans.portable.network import OUTPUT_FRACTION
 from bbans.training.freeze_context import fraction_of, round_layer
 
-ACTIVATION_BITS = 9
+ACTIVATION_BITS = 10
 
 
 @torch.no_grad()
