@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.bitsback import Likelihood
+from bbans.channel_likelihood import ChannelLinearLikelihood
 from bbans.errors import ModelError
 from bbans.inference.amortized import posterior_of_outputs
 from bbans.inference.refined import Climb, RefinedPosterior, natural_gradient
 from bbans.intervals import (
     Bernoulli,
+    ChannelLinearLogistic,
     DiscretizedLogistic,
     Distribution,
     GaussianBins,
@@ -26,9 +28,9 @@ from bbans.intervals import (
 from bbans.intervals.distribution import Symbols
 from bbans.likelihoods import ContextLikelihood, IndependentLikelihood
 from bbans.model import Model
-from bbans.portable.context import ContextDecoder
+from bbans.portable.context import ConvolutionalDecoder
 from bbans.portable.engine import Engine, Evaluate
-from bbans.portable.maps import LoadedContext, load_convolutions
+from bbans.portable.maps import LoadedContext, Values, load_convolutions
 from bbans.portable.network import Network
 
 LOG_PROBS = {"bernoulli": bernoulli.log_prob, "discretized-logistic": logistic.log_prob}
@@ -82,8 +84,8 @@ def _load_encoder(model: Model, posterior: str, engine: Engine) -> Evaluate:
     encoder = model.encoder(posterior)
     if isinstance(encoder, Network):
         return engine.load(encoder)
-    assert isinstance(model.decoder, ContextDecoder)
-    pixel_input, channels = model.decoder.context.pixel_input, len(model.decoder.context.heads)
+    assert not isinstance(model.decoder, Network)
+    pixel_input, channels = model.decoder.pixel_input, model.channels
     evaluate = load_convolutions(engine, encoder)
 
     def outputs(x: Symbols) -> NDArray[np.int64]:
@@ -101,14 +103,27 @@ def _load_decoder(model: Model, engine: Engine) -> Callable[[NDArray[np.int64]],
         evaluate = engine.load(decoder)
         return lambda z: IndependentLikelihood(_independent(model, evaluate(z)), len(z))
     upward = load_convolutions(engine, decoder.upward)
-    context = LoadedContext.of(engine, decoder.context)
     size, channels = decoder.upward.sizes[0], decoder.upward.inputs
 
-    def likelihood(z: NDArray[np.int64]) -> Likelihood:
-        latents = z.reshape(len(z), channels, *size).transpose(2, 3, 1, 0).astype(np.float32)
-        return ContextLikelihood(context, upward(latents), lambda outputs: _of_parameters(model, outputs))
+    def upward_of(z: NDArray[np.int64]) -> Values:
+        return upward(z.reshape(len(z), channels, *size).transpose(2, 3, 1, 0).astype(np.float32))
 
-    return likelihood
+    if isinstance(decoder, ConvolutionalDecoder):
+        return lambda z: _of_map(model, upward_of(z))
+    context = LoadedContext.of(engine, decoder.context)
+    return lambda z: ContextLikelihood(context, upward_of(z), lambda outputs: _of_parameters(model, outputs))
+
+
+def _of_map(model: Model, outputs: Values) -> Likelihood:
+    """p(x given z) from the results of a convolutional decoder, ``(rows, columns, outputs * channels, images)``."""
+    images = outputs.shape[3]
+    # Kinds, channels, images, positions.
+    kinds = outputs.reshape(-1, model.outputs_per_pixel, model.channels, images).transpose(1, 2, 3, 0)
+    if model.likelihood == "channel-linear-logistic":
+        parts = kinds.reshape(*kinds.shape[:2], -1).astype(np.int64)
+        return ChannelLinearLikelihood(ChannelLinearLogistic.from_outputs(*parts), images)
+    parameters = kinds.transpose(0, 2, 3, 1).reshape(len(kinds), -1).astype(np.int64)
+    return IndependentLikelihood(_of_parameters(model, parameters), images)
 
 
 def _independent(model: Model, outputs: NDArray[np.int64]) -> Distribution:
@@ -128,9 +143,7 @@ def _of_parameters(model: Model, parameters: NDArray[np.int64]) -> Distribution:
 
 def _refined(model: Model, engine: Engine, steps: int, climb: Climb) -> RefinedPosterior:
     if not isinstance(model.decoder, Network):
-        raise ModelError(
-            f"model {model.name} has a likelihood with context, which takes no steps yet; use K = 0 or another model"
-        )
+        raise ModelError(f"model {model.name} is convolutional, and takes no steps yet; use K = 0 or another model")
     return RefinedPosterior(
         engine.load_gradient(model.decoder),
         LOG_PROBS[model.likelihood],

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from bbans.errors import ModelError
-from bbans.portable.context import ContextDecoder
+from bbans.portable.context import ContextDecoder, ConvolutionalDecoder
 from bbans.portable.convolution import ConvolutionalNetwork
 from bbans.portable.description import AnyNetwork, Tensors, build_network, describe_network, integer, layers_of
 from bbans.portable.network import Network
@@ -32,7 +32,7 @@ from bbans.portable.network import Network
 FILE_NAME = "model.safetensors"
 FORMAT = 1
 IDENTITY_BYTES = 8
-SYMBOLS = {"bernoulli": 2, "discretized-logistic": 256, "logistic-mixture": 256}
+SYMBOLS = {"bernoulli": 2, "discretized-logistic": 256, "channel-linear-logistic": 256, "logistic-mixture": 256}
 """The likelihoods there are, and how many values a pixel has under each."""
 COMPONENTS_MAXIMUM = 64
 
@@ -55,9 +55,9 @@ class Model:
     """About how many bits an image adds to the stack..."""
     latent_bits: int
     """...and how many it borrows for its latents meanwhile; both decide how fast batches grow."""
-    decoder: Network | ContextDecoder
+    decoder: Network | ContextDecoder | ConvolutionalDecoder
     encoders: Mapping[str, Network | ConvolutionalNetwork]
-    """By the name of the posterior; the first is the default. Convolutional if the decoder is."""
+    """By the name of the posterior; the first is the default. Convolutional if the decoder is, or has context."""
     components: int = 0
     """Of a ``logistic-mixture``..."""
     masses: tuple[int, ...] = ()
@@ -74,28 +74,38 @@ class Model:
             levels = list(self.masses)
             if not 1 <= self.components <= COMPONENTS_MAXIMUM or levels != sorted(set(levels) & set(range(256))):
                 raise ModelError(f"model {self.name}: a mixture of {self.components} with masses at {levels}")
-        if isinstance(self.decoder, ContextDecoder):
-            self._check_context(self.decoder)
+        if self.likelihood == "channel-linear-logistic" and not (
+            isinstance(self.decoder, ConvolutionalDecoder) and self.channels == 3
+        ):
+            raise ModelError(f"model {self.name}: {self.likelihood} is for three channels and a convolutional decoder")
+        if not isinstance(self.decoder, Network):
+            self._check_maps(self.decoder)
             return
         self._check_width("decoder", self.decoder, self.latents, self.pixels * self.outputs_per_pixel)
         for name, encoder in self.encoders.items():
             self._check_width(f"encoder {name}", encoder, self.pixels, 2 * self.latents)
 
-    def _check_context(self, decoder: ContextDecoder) -> None:
-        """Raise unless the convolutions and the context network fit the images."""
-        channels = len(decoder.context.heads)
-        outputs = len(decoder.context.heads[0].output.weight)
-        size, latent_size = decoder.upward.sizes[-1], decoder.upward.sizes[0]
+    def _check_maps(self, decoder: ContextDecoder | ConvolutionalDecoder) -> None:
+        """Raise unless the convolutions, and the context network if there is one, fit the images."""
+        upward, channels = decoder.upward, self.channels
+        if isinstance(decoder, ContextDecoder):
+            channels = len(decoder.context.heads)
+            outputs = len(decoder.context.heads[0].output.weight) * channels
+        else:
+            outputs = upward.outputs
+        size, latent_size = upward.sizes[-1], upward.sizes[0]
         if self.image_shape not in ((*size, channels), size if channels == 1 else ()):
             raise ModelError(f"model {self.name}: its networks make images of {size} with {channels} channels")
-        if self.outputs_per_pixel != outputs or decoder.upward.inputs * math.prod(latent_size) != self.latents:
+        if self.outputs_per_pixel * channels != outputs or upward.inputs * math.prod(latent_size) != self.latents:
             raise ModelError(f"model {self.name}: its networks don't fit its latents or its likelihood")
+        if decoder.pixel_input.symbols != self.symbols:
+            raise ModelError(f"model {self.name}: its networks take other values than its likelihood")
         for name, encoder in self.encoders.items():
-            seen = decoder.context.pixel_input.channels(channels)
+            seen = decoder.pixel_input.channels(channels)
             if not isinstance(encoder, ConvolutionalNetwork) or (
-                (encoder.inputs, encoder.outputs) != (seen, 2 * decoder.upward.inputs)
+                (encoder.inputs, encoder.outputs) != (seen, 2 * upward.inputs)
                 or (encoder.sizes[0], encoder.sizes[-1]) != (size, latent_size)
-                or encoder.input_magnitude < decoder.context.pixel_input.magnitude
+                or encoder.input_magnitude < decoder.pixel_input.magnitude
             ):
                 raise ModelError(f"model {self.name}: encoder {name} does not fit its decoder")
 
@@ -108,12 +118,17 @@ class Model:
         """How many decoder outputs a pixel's distribution needs."""
         if self.likelihood == "logistic-mixture":
             return len(self.masses) + 3 * self.components
-        return {"bernoulli": 1, "discretized-logistic": 2}[self.likelihood]
+        return {"bernoulli": 1, "discretized-logistic": 2, "channel-linear-logistic": 3}[self.likelihood]
 
     @property
     def takes_steps(self) -> bool:
         """Whether a posterior can be refined by K steps."""
         return isinstance(self.decoder, Network)
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image: the length of its third axis, if it has one."""
+        return self.image_shape[2] if len(self.image_shape) == 3 else 1
 
     @property
     def pixels(self) -> int:
@@ -204,7 +219,7 @@ def build(description: Any, networks: Mapping[str, AnyNetwork]) -> Model:
     encoders: dict[str, Network | ConvolutionalNetwork] = {}
     for name in map(str, description["encoders"]):
         encoder = networks[f"encoders.{name}"]
-        if isinstance(encoder, ContextDecoder):
+        if isinstance(encoder, ContextDecoder | ConvolutionalDecoder):
             raise ModelError(f"encoder {name} is a decoder")
         encoders[name] = encoder
     return Model(

@@ -11,7 +11,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 
 from bbans.model import Model, save_model
-from bbans.nets import ContextShape
+from bbans.nets import ContextShape, ResidualShape
 from bbans.training.export import export
 from bbans.training.loop import build
 from bbans.training.recipe import Recipe
@@ -52,6 +52,28 @@ def tiny_context_model(likelihood: str, image_shape: tuple[int, ...] = (*SHAPE, 
     return export(network, recipe, pixels)
 
 
+def tiny_residual_model(likelihood: str, image_shape: tuple[int, ...] = (*SHAPE, 3)) -> Model:
+    """An untrained residual model."""
+    shape = ResidualShape(1, (4, 6), 2, (6, 5, 4), 2, hidden=3)
+    recipe = Recipe(
+        "tiny-residual",
+        image_shape,
+        likelihood,
+        latent_precision=6,
+        epochs=1,
+        network="residual",
+        residual=shape,
+        components=3,
+        masses=(0, 255),
+        centre=0 if likelihood == "bernoulli" else 128,
+        seed=7,
+    )
+    network = build(recipe)
+    generator = torch.Generator().manual_seed(7)
+    pixels = torch.randint(0, network.likelihood.symbols, (50, network.pixels), generator=generator).float()
+    return export(network, recipe, pixels)
+
+
 @pytest.fixture(scope="session", params=["bernoulli", "discretized-logistic"])
 def fully_connected_model(request: pytest.FixtureRequest) -> Model:
     """The small model without context, once for each of its likelihoods."""
@@ -59,12 +81,19 @@ def fully_connected_model(request: pytest.FixtureRequest) -> Model:
 
 
 @pytest.fixture(
-    scope="session", params=["bernoulli", "discretized-logistic", "context+bernoulli", "context+logistic-mixture"]
+    scope="session",
+    params=[
+        "bernoulli",
+        "discretized-logistic",
+        "context+bernoulli",
+        "context+logistic-mixture",
+        "residual+channel-linear-logistic",
+    ],
 )
 def model(request: pytest.FixtureRequest) -> Model:
     """A small model of every kind."""
-    context, _, likelihood = request.param.rpartition("+")
-    return tiny_context_model(likelihood) if context else tiny_model(likelihood)
+    network, _, likelihood = request.param.rpartition("+")
+    return {"": tiny_model, "context": tiny_context_model, "residual": tiny_residual_model}[network](likelihood)
 
 
 @pytest.fixture(scope="session")

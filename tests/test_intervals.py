@@ -14,6 +14,7 @@ from bbans.ans import core_named
 from bbans.errors import ImpossibleSymbol
 from bbans.intervals import (
     Bernoulli,
+    ChannelLinearLogistic,
     DiscretizedLogistic,
     Distribution,
     GaussianBins,
@@ -111,6 +112,51 @@ def test_logistic_agrees_with_training() -> None:
     outputs = torch.tensor(np.concatenate([mean, log_scale])[None])
     trained = nets.DiscretizedLogistic().log_prob(outputs, torch.tensor(pixels[None]))[0].numpy()
     np.testing.assert_allclose(np.log(frequency / 2.0**24), trained, atol=0.02)
+
+
+def test_channel_linear_logistic_agrees_with_training() -> None:
+    rng = np.random.default_rng(0)
+    kinds = rng.normal(1, 0.1, (3, 500)), rng.uniform(2, 4, (3, 500)), rng.normal(0.5, 0.5, (3, 500))
+    outputs = [np.rint(part * 65536).astype(np.int64) for part in kinds]
+    pixels = ChannelLinearLogistic.from_outputs(*outputs)
+    x = rng.integers(90, 170, (3, 500))
+    ours = []
+    for channel in range(3):
+        _, frequency = pixels.channel(list(x[:channel])).interval(x[channel])
+        ours.append(np.log(frequency / 2**24))
+    likelihood = nets.ChannelLinearLogistic()
+    theirs = likelihood.log_prob(
+        torch.tensor(np.concatenate([part / 65536 for part in outputs]).reshape(1, -1)), torch.tensor(x.reshape(1, -1))
+    )
+    likely = theirs.numpy().ravel() > -10  # below, the 1 that every level gets counts
+    assert likely.mean() > 0.4
+    np.testing.assert_allclose(np.concatenate(ours)[likely], theirs.numpy().ravel()[likely], atol=0.02)
+
+
+def test_later_channels_expect_what_earlier_ones_show() -> None:
+    """Worked out by hand: means 100, 120 and 140; red 8 above, green 20 above its mean."""
+    levels = np.array([[100.0], [120.0], [140.0]])
+    pixels = ChannelLinearLogistic.from_outputs(
+        np.rint(levels * 512).astype(np.int64),
+        np.zeros((3, 1), np.int64),
+        np.rint(np.array([[1.5], [-0.25], [0.5]]) * 65536).astype(np.int64),
+    )
+    red, green = np.array([108]), np.array([140])
+    assert pixels.channel([]).mean.tolist() == [100 * 512]
+    assert pixels.channel([red]).mean.tolist() == [(120 + 12) * 512]
+    assert pixels.channel([red, green]).mean.tolist() == [(140 - 2 + 10) * 512]
+
+
+@given(outputs=network_outputs(9), seed=st.integers(0, 99))
+def test_channels_have_a_distribution_whatever_the_network_says(outputs: np.ndarray, seed: int) -> None:
+    pixels = ChannelLinearLogistic.from_outputs(*outputs.reshape(3, 3, 1))
+    rng = np.random.default_rng(seed)
+    for channel in range(3):
+        distribution = pixels.channel(list(rng.choice([0, 1, 128, 255], (channel, 1))))
+        _, frequency = DiscretizedLogistic(
+            np.repeat(distribution.mean, 256), np.repeat(distribution.inverse_scale, 256)
+        ).interval(np.arange(256))
+        assert (frequency >= 1).all() and frequency.sum() == 1 << 24
 
 
 def test_mixture_agrees_with_training() -> None:

@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 import bbans
 from bbans.cli import main
 from bbans.errors import RecipeError
-from bbans.nets import VAE, ContextShape, DiagonalGaussian
+from bbans.nets import VAE, ContextShape, DiagonalGaussian, ResidualShape, ResidualVAE
 from bbans.training.augment import deform
 from bbans.training.batches import batches, to_symbols
 from bbans.training.export import export
@@ -64,6 +64,8 @@ def blobs(count: int, seed: int) -> np.ndarray:
     return images
 
 
+COLOR = "name = 'x'\nlikelihood = 'channel-linear-logistic'\nlatent_precision = 8\nepochs = 1"
+RESIDUAL = {"network": "residual", "residual": ResidualShape(1, (16, 16), 1, (16, 16, 16), 1, hidden=8)}
 CONTEXT = {"network": "context", "context": ContextShape(1, (8, 8), (8, 8), hidden=16, head=8), "components": 3}
 
 
@@ -74,6 +76,7 @@ CONTEXT = {"network": "context", "context": ContextShape(1, (8, 8), (8, 8), hidd
         {"likelihood": "discretized-logistic"},
         {"likelihood": "bernoulli", **CONTEXT},
         {"likelihood": "logistic-mixture", "masses": (0,), **CONTEXT},
+        {"likelihood": "discretized-logistic", **RESIDUAL},
     ],
 )
 def test_a_trained_model_compresses_new_images(changes: dict[str, Any], tmp_path: Path) -> None:
@@ -200,6 +203,12 @@ def test_recipes_of_shipped_models_are_those_of_the_paper(name: str) -> None:
     assert model.latents == recipe.latents and model.likelihood == recipe.likelihood
 
 
+def test_the_recipe_for_cifar_10_is_that_of_the_paper() -> None:
+    network = build(load_recipe(MODELS / "gg-cifar10" / "recipe.toml"))
+    assert isinstance(network, ResidualVAE)
+    assert network.latent_shape == (4, 8, 8) and network.latents == 256 and network.pixels == 3072
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
@@ -210,6 +219,10 @@ def test_recipes_of_shipped_models_are_those_of_the_paper(name: str) -> None:
         ("[posteriors.x]\nalpha = 0.5", "x: .*missing"),
         ("schedule = 'linear'", "schedule is 'linear'; expected one of: cosine, constant"),
         ("latents = 'ten'", "latents is 'ten'; expected a value of type int"),
+        ("[residual]\nencoder_channels = [8, 8, 8]", "residual: a decoder needs channels for every size"),
+        (f"{COLOR}\nimage_shape = [32, 32, 3]", "for images of three channels and a residual network"),
+        (f"{COLOR}\nimage_shape = [32, 32]\nnetwork = 'residual'", "for images of three channels"),
+        (f"{COLOR}\nimage_shape = [784]\nnetwork = 'residual'", "for height, width and perhaps channels"),
     ],
 )
 def test_wrong_recipes_are_refused(tmp_path: Path, text: str, match: str) -> None:

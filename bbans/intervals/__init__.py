@@ -6,6 +6,7 @@ occur has a frequency of at least 1, so every pixel can be coded, however unlike
 - :class:`Uniform`: the prior over equal-mass bins.
 - :class:`GaussianBins`: a Gaussian posterior over the same bins.
 - :class:`Bernoulli`, :class:`DiscretizedLogistic`, :class:`LogisticMixture`: likelihoods of pixels.
+- :class:`ChannelLinearLogistic`: of colour pixels, as one distribution for each channel, given those before it.
 
 >>> import numpy as np
 >>> from bbans.ans import core_named
@@ -17,6 +18,7 @@ occur has a frequency of at least 1, so every pixel can be coded, however unlike
 """
 
 from bbans.intervals.bernoulli import Bernoulli
+from bbans.intervals.channel_linear import ChannelLinearLogistic
 from bbans.intervals.coding import pop, push
 from bbans.intervals.distribution import Distribution
 from bbans.intervals.gaussian import GaussianBins, PriorBins
@@ -26,6 +28,7 @@ from bbans.intervals.uniform import Uniform
 
 __all__ = [
     "Bernoulli",
+    "ChannelLinearLogistic",
     "DiscretizedLogistic",
     "Distribution",
     "GaussianBins",

@@ -7,12 +7,20 @@ network that is.
 from bbans.nets.context import ContextShape, ContextVAE
 from bbans.nets.fully_connected import FullyConnectedVAE, multilayer_perceptron
 from bbans.nets.gaussian import DiagonalGaussian
-from bbans.nets.likelihoods import Bernoulli, DiscretizedLogistic, Likelihood, LogisticMixture
+from bbans.nets.likelihoods import (
+    Bernoulli,
+    ChannelLinearLogistic,
+    DiscretizedLogistic,
+    Likelihood,
+    LogisticMixture,
+)
+from bbans.nets.residual import ResidualShape, ResidualVAE
 from bbans.nets.vae import VAE
 
 __all__ = [
     "VAE",
     "Bernoulli",
+    "ChannelLinearLogistic",
     "ContextShape",
     "ContextVAE",
     "DiagonalGaussian",
@@ -20,5 +28,7 @@ __all__ = [
     "FullyConnectedVAE",
     "Likelihood",
     "LogisticMixture",
+    "ResidualShape",
+    "ResidualVAE",
     "multilayer_perceptron",
 ]

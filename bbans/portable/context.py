@@ -150,6 +150,21 @@ class ContextDecoder:
         if self.upward.layers[-1].product.output_magnitude > self.context.feature_magnitude:
             raise ModelError("features can be larger than the context network takes")
 
+    @property
+    def pixel_input(self) -> PixelInput:
+        """How pixels are given to this network, and to its encoders."""
+        return self.context.pixel_input
+
+
+@dataclass(frozen=True, eq=False)
+class ConvolutionalDecoder:
+    """From a map of latents to the parameters of all pixels, which are independent of those at other positions."""
+
+    upward: ConvolutionalNetwork
+    """Gives kinds of parameters, and of each kind all channels of a pixel."""
+    pixel_input: PixelInput
+    """How pixels are given to its encoders."""
+
 
 def diagonals(size: Size, slope: int) -> list[Line]:
     """The positions of an image, in groups that can be decoded one after the other.

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.errors import ModelError
-from bbans.portable.network import FLOAT64_EXACT, Linear
+from bbans.portable.network import FLOAT32_EXACT, FLOAT64_EXACT, Linear
 
 Size = tuple[int, int]
 """Height and width."""
@@ -48,6 +48,8 @@ class Convolution:
 
     product: Linear
     kernel: int
+    residual: bool = False
+    """Whether what went into the layer before is added to the product, and both clipped to ``0 .. maximum`` again."""
 
     def __post_init__(self) -> None:
         if self.kernel % 2 != 1 or not 1 <= self.kernel <= KERNEL_MAXIMUM:
@@ -82,13 +84,28 @@ class ConvolutionalNetwork:
             raise ModelError("a convolutional network needs layers, and one size more than these")
         for before, after in zip(self.sizes, self.sizes[1:], strict=False):
             check_sizes(before, after)
-        chain([self.input_magnitude], [layer.product for layer in self.layers])
+        magnitudes = chain([self.input_magnitude], [layer.product for layer in self.layers])
         for index, (first, second) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
             if first.product.weight.shape[0] != second.channels:
                 raise ModelError(
                     f"convolution {index + 1} takes {second.channels} channels, the one before gives "
                     f"{first.product.weight.shape[0]}"
                 )
+        for index, layer in enumerate(self.layers):
+            if layer.residual:
+                self._check_residual(index, magnitudes)
+
+    def _check_residual(self, index: int, magnitudes: list[int]) -> None:
+        """Raise unless a layer can add what went into the layer before: ``magnitudes`` are of what goes into each."""
+        layer = self.layers[index]
+        if (
+            index < 1
+            or self.sizes[index - 1] != self.sizes[index + 1]
+            or self.layers[index - 1].channels != layer.product.weight.shape[0]
+        ):
+            raise ModelError(f"convolution {index} has nothing of its size before the layer before, to be added to it")
+        if magnitudes[index - 1] + layer.product.output_magnitude > FLOAT32_EXACT or layer.product.maximum < 0:
+            raise ModelError(f"convolution {index}: what it adds to could leave the integers that float32 holds")
 
     @property
     def inputs(self) -> int:
@@ -112,11 +129,15 @@ def halved(size: Size) -> Size:
     return (-(-size[0] // 2), -(-size[1] // 2))
 
 
-def chain(magnitudes: list[int], layers: list[Linear]) -> None:
-    """Raise :class:`bbans.errors.ModelError` if a sum of layers that follow each other could be inexact."""
+def chain(magnitudes: list[int], layers: list[Linear]) -> list[int]:
+    """The largest magnitudes of what goes into layers that follow each other, and comes out of the last.
+
+    Raises :class:`bbans.errors.ModelError` if a sum could be inexact.
+    """
     for index, layer in enumerate(layers):
         check_exact(layer, magnitudes[-1], f"layer {index}")
         magnitudes = [*magnitudes, layer.output_magnitude]
+    return magnitudes
 
 
 def check_exact(layer: Linear, input_magnitude: int, name: str) -> None:

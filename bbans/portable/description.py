@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.errors import ModelError
-from bbans.portable.context import Block, ContextDecoder, ContextNetwork, Head, PixelInput
+from bbans.portable.context import Block, ContextDecoder, ContextNetwork, ConvolutionalDecoder, Head, PixelInput
 from bbans.portable.convolution import Convolution, ConvolutionalNetwork
 from bbans.portable.network import Linear, Network
 
-AnyNetwork = Network | ConvolutionalNetwork | ContextDecoder
+AnyNetwork = Network | ConvolutionalNetwork | ContextDecoder | ConvolutionalDecoder
 Tensors = tuple[NDArray[np.int16], NDArray[np.int64]]
 """Weights and biases of a layer."""
 
@@ -24,6 +24,8 @@ def layers_of(network: AnyNetwork) -> tuple[Linear, ...]:
         return network.layers
     if isinstance(network, ConvolutionalNetwork):
         return tuple(layer.product for layer in network.layers)
+    if isinstance(network, ConvolutionalDecoder):
+        return layers_of(network.upward)
     return (*layers_of(network.upward), *network.context.layers)
 
 
@@ -39,17 +41,16 @@ def describe_network(network: AnyNetwork) -> dict[str, Any]:
             "kind": "convolutional",
             "input_magnitude": network.input_magnitude,
             "sizes": [list(size) for size in network.sizes],
-            "layers": [{"kernel": layer.kernel, **_describe(layer.product)} for layer in network.layers],
+            "layers": [_describe_convolution(layer) for layer in network.layers],
         }
-    context, pixel_input = network.context, network.context.pixel_input
+    if isinstance(network, ConvolutionalDecoder):
+        upward = describe_network(network.upward)
+        return {"kind": "convolutional-decoder", "upward": upward, **_describe_pixel_input(network.pixel_input)}
+    context = network.context
     return {
         "kind": "context",
         "upward": describe_network(network.upward),
-        "symbols": pixel_input.symbols,
-        "centre": pixel_input.centre,
-        "gain": pixel_input.gain,
-        "unit": pixel_input.unit,
-        "ranges": [list(part) for part in pixel_input.ranges],
+        **_describe_pixel_input(context.pixel_input),
         "rows": context.rows,
         "columns": context.columns,
         "feature_magnitude": context.feature_magnitude,
@@ -75,29 +76,24 @@ def build_network(description: Any, tensors: Iterator[Tensors]) -> AnyNetwork:
         return Network(integer(description["input_magnitude"]), tuple(_linear(part, tensors) for part in parts))
     if kind == "convolutional":
         sizes = tuple((integer(height), integer(width)) for height, width in description["sizes"])
-        layers = (Convolution(_linear(part, tensors), integer(part["kernel"])) for part in description["layers"])
+        layers = (_convolution(part, tensors) for part in description["layers"])
         return ConvolutionalNetwork(integer(description["input_magnitude"]), sizes, tuple(layers))
-    if kind == "context":
+    if kind in ("context", "convolutional-decoder"):
         upward = build_network(description["upward"], tensors)
         if not isinstance(upward, ConvolutionalNetwork):
-            raise ModelError("a context decoder starts with convolutions")
+            raise ModelError("a decoder of maps starts with convolutions")
+        if kind == "convolutional-decoder":
+            return ConvolutionalDecoder(upward, _pixel_input(description))
         return ContextDecoder(upward, _context(description, tensors))
     raise ModelError(f"this version of bbans knows no network of kind {kind!r}")
 
 
 def _context(description: Any, tensors: Iterator[Tensors]) -> ContextNetwork:
-    ranges = tuple((integer(first), integer(last)) for first, last in description["ranges"])
     window = _linear(description["window"], tensors)
     blocks = [Block(_linear(mix, tensors), _linear(project, tensors)) for mix, project in description["blocks"]]
     heads = [Head(_linear(hidden, tensors), _linear(output, tensors)) for hidden, output in description["heads"]]
     return ContextNetwork(
-        PixelInput(
-            integer(description["symbols"]),
-            integer(description["centre"]),
-            integer(description["gain"]),
-            integer(description["unit"]),
-            ranges,
-        ),
+        _pixel_input(description),
         integer(description["rows"]),
         integer(description["columns"]),
         window,
@@ -106,6 +102,22 @@ def _context(description: Any, tensors: Iterator[Tensors]) -> ContextNetwork:
         tuple(blocks),
         tuple(heads),
     )
+
+
+def _describe_pixel_input(pixel_input: PixelInput) -> dict[str, Any]:
+    return {
+        "symbols": pixel_input.symbols,
+        "centre": pixel_input.centre,
+        "gain": pixel_input.gain,
+        "unit": pixel_input.unit,
+        "ranges": [list(part) for part in pixel_input.ranges],
+    }
+
+
+def _pixel_input(description: Any) -> PixelInput:
+    ranges = tuple((integer(first), integer(last)) for first, last in description["ranges"])
+    symbols, centre, gain, unit = (integer(description[key]) for key in ("symbols", "centre", "gain", "unit"))
+    return PixelInput(symbols, centre, gain, unit, ranges)
 
 
 def integer(value: Any) -> int:
@@ -117,6 +129,18 @@ def integer(value: Any) -> int:
 
 def _describe(layer: Linear) -> dict[str, int]:
     return {"shift": layer.shift, "minimum": layer.minimum, "maximum": layer.maximum}
+
+
+def _describe_convolution(layer: Convolution) -> dict[str, int | bool]:
+    residual = {"residual": True} if layer.residual else {}
+    return {"kernel": layer.kernel, **residual, **_describe(layer.product)}
+
+
+def _convolution(description: Any, tensors: Iterator[Tensors]) -> Convolution:
+    residual = description.get("residual", False)
+    if type(residual) is not bool:
+        raise ModelError(f"expected a residual layer to be true or false, got {residual!r:.60}")
+    return Convolution(_linear(description, tensors), integer(description["kernel"]), residual)
 
 
 def _linear(description: Any, tensors: Iterator[Tensors]) -> Linear:

@@ -106,9 +106,13 @@ def load_convolutions(engine: Engine, network: ConvolutionalNetwork) -> Callable
         y = np.empty((*network.sizes[-1], network.outputs, x.shape[3]), np.float32)
         with unshared_products():
             for block in blocks_of(x.shape[3], max(width for _, width in network.sizes)):
-                part = x[:, :, :, block]
-                for layer in layers:
-                    part = layer(part)
+                before = part = x[:, :, :, block]
+                for convolution, layer in zip(network.layers, layers, strict=True):
+                    found = layer(part)
+                    if convolution.residual:
+                        found += before
+                        np.clip(found, 0, convolution.product.maximum, out=found)
+                    before, part = part, found
                 y[:, :, :, block] = part
         return y
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from bbans.intervals.gaussian import CENTRE_FRACTION, PriorBins
 from bbans.model import Model
-from bbans.nets import VAE, ContextVAE, FullyConnectedVAE, LogisticMixture
-from bbans.portable.context import ContextDecoder
+from bbans.nets import VAE, ContextVAE, FullyConnectedVAE, LogisticMixture, ResidualVAE
+from bbans.portable.context import ContextDecoder, ConvolutionalDecoder
 from bbans.portable.convolution import ConvolutionalNetwork
 from bbans.portable.freeze import freeze
 from bbans.portable.network import Network
-from bbans.training.freeze_context import freeze_decoder, freeze_encoder
+from bbans.training import freeze_context, freeze_residual
 from bbans.training.loop import bits_per_dimension
 from bbans.training.recipe import Recipe
 
@@ -37,15 +37,20 @@ def export(network: VAE, recipe: Recipe, pixels: Tensor, further: Mapping[str, V
     latent_bits = network.latents * recipe.latent_precision - float(kl) / math.log(2)
     image_bits = max(1, round(bits_per_dimension(network, pixels) * network.pixels))
     largest_centre, unit = int(abs(bins.centres).max()), 2.0**-CENTRE_FRACTION
-    decoder: Network | ContextDecoder
+    decoder: Network | ContextDecoder | ConvolutionalDecoder
     encoders: dict[str, Network | ConvolutionalNetwork] = {}
     networks = {POSTERIOR: network} | dict(further or {})
+    few = slice(0, CALIBRATION_IMAGES)
     if isinstance(network, ContextVAE):
-        few = slice(0, CALIBRATION_IMAGES)
-        decoder = freeze_decoder(network, z[few], pixels[few], unit, largest_centre)
+        decoder = freeze_context.freeze_decoder(network, z[few], pixels[few], unit, largest_centre)
         for name, other in networks.items():
             assert isinstance(other, ContextVAE)
-            encoders[name] = freeze_encoder(other, pixels[few])
+            encoders[name] = freeze_context.freeze_encoder(other, pixels[few])
+    elif isinstance(network, ResidualVAE):
+        decoder = freeze_residual.freeze_decoder(network, z[few], unit, largest_centre)
+        for name, other in networks.items():
+            assert isinstance(other, ResidualVAE)
+            encoders[name] = freeze_residual.freeze_encoder(other, pixels[few])
     else:
         assert isinstance(network, FullyConnectedVAE)
         decoder = freeze(network.decoder, z, unit, largest_centre)

@@ -45,9 +45,9 @@ def freeze_encoder(network: ContextVAE, pixels: Tensor) -> ConvolutionalNetwork:
             continue
         last = index == len(modules) - 1
         x = module(x) if last else torch.relu(module(x))
-        fraction = OUTPUT_FRACTION if last else _fraction(x)
+        fraction = OUTPUT_FRACTION if last else fraction_of(x)
         weight = module.weight.flatten(1).double().numpy() * unit
-        layer = _layer(weight, module.bias, fraction, magnitude, output=last)
+        layer = round_layer(weight, module.bias, fraction, magnitude, output=last)
         layers.append(Convolution(layer, module.kernel_size[0]))
         sizes.append(halved(sizes[-1]) if module.stride[0] == 2 else sizes[-1])
         unit, magnitude = 2.0**-fraction, layer.output_magnitude
@@ -69,14 +69,14 @@ def freeze_decoder(
 
     x = pixel_channels(pixel_input, network.images(pixels))
     hidden, mixed = decoder.hidden(x, features)
-    fraction = _fraction(torch.cat(hidden))
+    fraction = fraction_of(torch.cat(hidden))
     unit = 2.0**-fraction
     pixel_unit = 1 / pixel_input.unit
 
     mask = decoder.window_mask.bool()
     window_weight = decoder.window.weight.double()[:, :, mask].flatten(1).numpy() * pixel_unit
     of_features = decoder.of_features.weight.double().flatten(1).numpy() * feature_unit
-    window = _layer(
+    window = round_layer(
         np.concatenate([window_weight, of_features], axis=1),
         decoder.window.bias,
         fraction,
@@ -84,11 +84,11 @@ def freeze_decoder(
     )
     blocks = []
     for block, mix in zip(of_kind(ContextBlock, decoder.blocks), mixed, strict=True):
-        mix_fraction = _fraction(mix)
+        mix_fraction = fraction_of(mix)
         mix_weight = block.mix.weight.double()[:, :, block.mix_mask.bool()].flatten(1).numpy() * unit
-        first = _layer(mix_weight, block.mix.bias, mix_fraction, window.output_magnitude)
+        first = round_layer(mix_weight, block.mix.bias, mix_fraction, window.output_magnitude)
         project_weight = block.project.weight.double().flatten(1).numpy() * 2.0**-mix_fraction
-        second = _layer(project_weight, block.project.bias, fraction, first.output_magnitude, signed=True)
+        second = round_layer(project_weight, block.project.bias, fraction, first.output_magnitude, signed=True)
         blocks.append(Block(first, second))
 
     heads = []
@@ -96,14 +96,14 @@ def freeze_decoder(
     both = of_kind(nn.Conv2d, decoder.heads), of_kind(nn.Conv2d, decoder.outputs)
     for channel, (head, output) in enumerate(zip(*both, strict=True)):
         seen = torch.relu(head(torch.cat([hidden[-1], x[:, :channel]], dim=1)))
-        seen_fraction = _fraction(seen)
+        seen_fraction = fraction_of(seen)
         scale = np.array([unit] * hidden[-1].shape[1] + [pixel_unit] * channel)
         magnitude = max(window.output_magnitude, pixel_input.magnitude)
-        first = _layer(head.weight.double().flatten(1).numpy() * scale, head.bias, seen_fraction, magnitude)
+        first = round_layer(head.weight.double().flatten(1).numpy() * scale, head.bias, seen_fraction, magnitude)
         scale = np.array([2.0**-seen_fraction] * seen.shape[1] + [pixel_unit] * (len(NEAR) * channels + channel))
         magnitude = max(first.output_magnitude, pixel_input.magnitude)
         weight = output.weight.double().flatten(1).numpy() * scale
-        heads.append(Head(first, _layer(weight, output.bias, OUTPUT_FRACTION, magnitude, output=True)))
+        heads.append(Head(first, round_layer(weight, output.bias, OUTPUT_FRACTION, magnitude, output=True)))
     context = ContextNetwork(
         pixel_input,
         decoder.rows,
@@ -134,36 +134,37 @@ def _freeze_upward(
         last = index == len(decoder.upward) - 1
         if not last:
             h = torch.relu(h)
-        fraction = _fraction(h)
+        fraction = fraction_of(h)
         weight = module.weight.double().flatten(1).numpy() * unit
-        layer = _layer(weight, module.bias, fraction, magnitude, signed=last)
+        layer = round_layer(weight, module.bias, fraction, magnitude, signed=last)
         layers.append(Convolution(layer, module.kernel_size[0]))
         sizes.append(decoder.sizes[index])
         unit, magnitude = 2.0**-fraction, layer.output_magnitude
     return ConvolutionalNetwork(latent_magnitude, tuple(sizes), tuple(layers)), h, unit
 
 
-def _fraction(x: Tensor) -> int:
-    """How many bits behind the point activations get: not more for what is hardly ever anything but 0."""
-    return ACTIVATION_BITS - math.ceil(math.log2(HEADROOM * max(float(x.abs().max()), 2.0**-4)))
+def fraction_of(x: Tensor, bits: int = ACTIVATION_BITS) -> int:
+    """How many of an activation's bits are behind the point: not more for what is hardly ever anything but 0."""
+    return bits - math.ceil(math.log2(HEADROOM * max(float(x.abs().max()), 2.0**-4)))
 
 
-def _layer(
+def round_layer(
     weight: Matrix,
     bias: Tensor | None,
     fraction: int,
     input_magnitude: int,
     *,
+    bits: int = ACTIVATION_BITS,
     signed: bool = False,
     output: bool = False,
 ) -> Linear:
-    """Round a layer whose results are to be multiples of ``2**-fraction``, for integer inputs.
+    """Round a layer whose results, of so many bits, are to be multiples of ``2**-fraction``, for integer inputs.
 
     Its results are not below 0 unless ``signed`` or ``output``; an ``output`` layer may need float64.
     """
     assert bias is not None
     offset = bias.double().numpy()
-    largest = OUTPUT_MAXIMUM if output else (1 << ACTIVATION_BITS) - 1
+    largest = OUTPUT_MAXIMUM if output else (1 << bits) - 1
     precision = math.floor(math.log2(WEIGHT_MAXIMUM / np.abs(weight).max()))
     while True:
         shift = precision - fraction

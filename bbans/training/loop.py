@@ -21,11 +21,13 @@ from bbans.intervals.mixture import runs_of
 from bbans.nets import (
     VAE,
     Bernoulli,
+    ChannelLinearLogistic,
     ContextVAE,
     DiscretizedLogistic,
     FullyConnectedVAE,
     Likelihood,
     LogisticMixture,
+    ResidualVAE,
 )
 from bbans.portable.context import PixelInput
 from bbans.training.batches import batches, check_images, split
@@ -90,6 +92,8 @@ def build(recipe: Recipe) -> VAE:
         torch.manual_seed(recipe.seed)
         if recipe.network == "context":
             return ContextVAE(recipe.image_shape, recipe.context, pixel_input_of(recipe), likelihood)
+        if recipe.network == "residual":
+            return ResidualVAE(recipe.image_shape, recipe.residual, pixel_input_of(recipe), likelihood)
         return FullyConnectedVAE(math.prod(recipe.image_shape), recipe.latents, recipe.hidden, likelihood)
 
 
@@ -99,11 +103,13 @@ def likelihood_of(recipe: Recipe) -> Likelihood:
         return Bernoulli()
     if recipe.likelihood == "discretized-logistic":
         return DiscretizedLogistic()
+    if recipe.likelihood == "channel-linear-logistic":
+        return ChannelLinearLogistic()
     return LogisticMixture(recipe.components, recipe.masses)
 
 
 def pixel_input_of(recipe: Recipe) -> PixelInput:
-    """How a context network is given pixels: runs of levels with point masses are ranges that it is told of."""
+    """How a convolutional network is given pixels: runs of levels with point masses are ranges that it is told of."""
     if recipe.likelihood == "bernoulli":
         return PixelInput(symbols=2, centre=0, gain=128, unit=128, ranges=())
     ranges = runs_of(tuple(sorted(recipe.masses)))

@@ -18,13 +18,13 @@ else:
     import tomli as tomllib
 
 from bbans.errors import RecipeError
-from bbans.nets import ContextShape
+from bbans.nets import ContextShape, ResidualShape
 
 Parsed = TypeVar("Parsed")
 
 CHOICES = {
-    "network": ("fully-connected", "context"),
-    "likelihood": ("bernoulli", "discretized-logistic", "logistic-mixture"),
+    "network": ("fully-connected", "context", "residual"),
+    "likelihood": ("bernoulli", "discretized-logistic", "channel-linear-logistic", "logistic-mixture"),
     "schedule": ("cosine", "constant"),
     "keep": ("best", "last"),
     "annealing": ("kl", "entropy"),
@@ -38,7 +38,7 @@ BATCH_PIXELS = 16 * 28 * 28
 MASS_RATIO, MASS_SHARE = 4, 0.003
 """A level with a point mass is so much more frequent than those around it, and has such a share of all pixels."""
 MASSES_MAXIMUM = 8
-TABLES = ("posteriors", "context")
+TABLES = ("posteriors", "context", "residual")
 """What has a table of its own."""
 
 
@@ -70,25 +70,29 @@ class Recipe:
     name: str
     image_shape: tuple[int, ...]
     likelihood: str
-    """``bernoulli`` (pixels are rounded to 0 and 1 first), ``discretized-logistic`` or ``logistic-mixture``."""
+    """``bernoulli`` (pixels are rounded to 0 and 1 first), ``discretized-logistic``, ``channel-linear-logistic`` (of a
+    residual network, for three channels) or ``logistic-mixture``."""
     latent_precision: int
     """log2 of the number of equal-mass bins that a latent is coded with."""
     epochs: int
 
     network: str = "fully-connected"
-    """``fully-connected`` (:class:`bbans.nets.FullyConnectedVAE`) or ``context`` (:class:`bbans.nets.ContextVAE`)."""
+    """``fully-connected`` (:class:`bbans.nets.FullyConnectedVAE`), ``context`` (:class:`bbans.nets.ContextVAE`) or
+    ``residual`` (:class:`bbans.nets.ResidualVAE`)."""
     latents: int = 0
     """Of a fully connected network..."""
     hidden: tuple[int, ...] = ()
     """...and the widths of its hidden layers."""
     context: ContextShape = field(default_factory=ContextShape)
-    """The sizes of a context network."""
+    """The sizes of a context network..."""
+    residual: ResidualShape = field(default_factory=ResidualShape)
+    """...or of a residual network."""
     components: int = 8
     """Of a ``logistic-mixture``..."""
     masses: tuple[int, ...] = ()
-    """...and the levels with a probability of their own. A context network is told where these levels are."""
+    """...and the levels with a probability of their own. A convolutional network is told where these levels are."""
     centre: int = 0
-    """The level that is 0 to a context network."""
+    """The level that is 0 to a convolutional network."""
 
     batch_size: int = 128
     learning_rate: float = 1e-3
@@ -119,6 +123,14 @@ class Recipe:
     seed: int = 0
     posteriors: Mapping[str, PosteriorRecipe] = field(default_factory=dict)
     """Further encoders, by the name of their posterior."""
+
+    def __post_init__(self) -> None:
+        if self.network == "residual" and len(self.image_shape) not in (2, 3):
+            raise RecipeError(f"{self.name}: a residual network is for height, width and perhaps channels")
+        if self.likelihood == "channel-linear-logistic" and (
+            self.network != "residual" or self.image_shape[2:] != (3,)
+        ):
+            raise RecipeError(f"{self.name}: {self.likelihood} is for images of three channels and a residual network")
 
 
 def default_recipe(name: str, images: NDArray[np.uint8]) -> Recipe:
@@ -184,10 +196,11 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(f"cannot read the recipe {path}: {error}") from error
     posteriors = table.pop("posteriors", {})
     context = _parse(ContextShape, table.pop("context", {}), f"{path}, context")
+    residual = _parse(ResidualShape, table.pop("residual", {}), f"{path}, residual")
     if not isinstance(posteriors, dict) or not all(isinstance(part, dict) for part in posteriors.values()):
         raise RecipeError(f"{path}: posteriors must be tables, one for each further encoder")
     further = {name: _parse(PosteriorRecipe, part, f"{path}, {name}") for name, part in posteriors.items()}
-    return replace(_parse(Recipe, table, str(path)), posteriors=further, context=context)
+    return replace(_parse(Recipe, table, str(path)), posteriors=further, context=context, residual=residual)
 
 
 def _parse(kind: type[Parsed], table: dict[str, Any], where: str) -> Parsed:
@@ -209,5 +222,5 @@ def _parse(kind: type[Parsed], table: dict[str, Any], where: str) -> Parsed:
         values[key] = value
     try:
         return kind(**values)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise RecipeError(f"{where}: {error}") from error
