@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bbans.bitsback import Likelihood
-from bbans.errors import ModelError
 from bbans.inference.amortized import posterior_of_outputs
-from bbans.inference.refined import Climb, RefinedPosterior, natural_gradient
+from bbans.inference.landscapes import ContextLandscape, IndependentLandscape
+from bbans.inference.refined import Climb, Landscape, RefinedPosterior, natural_gradient
 from bbans.intervals import (
     Bernoulli,
     DiscretizedLogistic,
@@ -22,16 +23,17 @@ from bbans.intervals import (
     Uniform,
     bernoulli,
     logistic,
+    mixture,
 )
 from bbans.intervals.distribution import Symbols
+from bbans.intervals.log_prob import Floats32, LogProb
 from bbans.likelihoods import ContextLikelihood, IndependentLikelihood
 from bbans.model import Model
 from bbans.portable.context import ContextDecoder
+from bbans.portable.context_descent import ContextDescent
 from bbans.portable.engine import Engine, Evaluate
 from bbans.portable.maps import LoadedContext, load_convolutions
 from bbans.portable.network import Network
-
-LOG_PROBS = {"bernoulli": bernoulli.log_prob, "discretized-logistic": logistic.log_prob}
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,14 +129,18 @@ def _of_parameters(model: Model, parameters: NDArray[np.int64]) -> Distribution:
 
 
 def _refined(model: Model, engine: Engine, steps: int, climb: Climb) -> RefinedPosterior:
-    if not isinstance(model.decoder, Network):
-        raise ModelError(
-            f"model {model.name} has a likelihood with context, which takes no steps yet; use K = 0 or another model"
-        )
-    return RefinedPosterior(
-        engine.load_gradient(model.decoder),
-        LOG_PROBS[model.likelihood],
-        model.decoder.input_magnitude,
-        steps,
-        climb,
-    )
+    decoder, log_prob = model.decoder, _log_prob(model)
+    if isinstance(decoder, Network):
+        landscape: Landscape = IndependentLandscape(engine.load_gradient(decoder), log_prob)
+        return RefinedPosterior(landscape, decoder.input_magnitude, steps, climb)
+    landscape = ContextLandscape(ContextDescent.of(engine, decoder), log_prob)
+    return RefinedPosterior(landscape, decoder.upward.input_magnitude, steps, climb)
+
+
+def _log_prob(model: Model) -> Callable[[Floats32], LogProb]:
+    """Of pixels, as a function of a decoder's real outputs."""
+    if model.likelihood == "bernoulli":
+        return bernoulli.log_prob
+    if model.likelihood == "discretized-logistic":
+        return logistic.log_prob
+    return partial(mixture.log_prob, model.components, model.masses)

@@ -42,6 +42,8 @@ class NumpyEngine:
         weight = np.ldexp(layer.weight.astype(kind), -layer.shift)
         bias = np.ldexp(layer.bias.astype(kind), -layer.shift)[:, None]
         minimum, maximum = kind(layer.minimum), kind(layer.maximum)
+        if layer.shift == 0 and not layer.bias.any() and layer.bound(input_magnitude) <= min(-minimum, maximum):
+            return lambda columns: weight @ columns.astype(kind, copy=False)  # a product and nothing else
 
         def product(columns: NDArray[Any]) -> NDArray[Any]:
             y: NDArray[Any] = weight @ columns.astype(kind, copy=False)
