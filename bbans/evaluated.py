@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bbans.bitsback import Likelihood
 from bbans.inference.amortized import posterior_of_outputs
+from bbans.inference.antithetic import COPIES, antithetic_gradient
 from bbans.inference.landscapes import ContextLandscape, IndependentLandscape
 from bbans.inference.refined import Climb, Landscape, RefinedPosterior, natural_gradient
 from bbans.intervals import (
@@ -47,9 +48,7 @@ class EvaluatedModel:
     refine: RefinedPosterior | None
 
     @staticmethod
-    def of(
-        model: Model, posterior: str, engine: Engine, steps: int = 0, climb: Climb = natural_gradient
-    ) -> EvaluatedModel:
+    def of(model: Model, posterior: str, engine: Engine, steps: int = 0, climb: Climb | None = None) -> EvaluatedModel:
         """Load both networks on ``engine``, for a posterior refined by ``steps`` steps.
 
         A ``climb`` other than the format's is for experiments only.
@@ -128,13 +127,15 @@ def _of_parameters(model: Model, parameters: NDArray[np.int64]) -> Distribution:
     return LogisticMixture.from_outputs(parameters, model.components, model.masses)
 
 
-def _refined(model: Model, engine: Engine, steps: int, climb: Climb) -> RefinedPosterior:
+def _refined(model: Model, engine: Engine, steps: int, climb: Climb | None) -> RefinedPosterior:
     decoder, log_prob = model.decoder, _log_prob(model)
     if isinstance(decoder, Network):
         landscape: Landscape = IndependentLandscape(engine.load_gradient(decoder), log_prob)
-        return RefinedPosterior(landscape, decoder.input_magnitude, steps, climb)
+        return RefinedPosterior(landscape, decoder.input_magnitude, steps, climb or natural_gradient)
     landscape = ContextLandscape(ContextDescent.of(engine, decoder), log_prob)
-    return RefinedPosterior(landscape, decoder.upward.input_magnitude, steps, climb)
+    return RefinedPosterior(
+        landscape, decoder.upward.input_magnitude, steps, climb or antithetic_gradient, copies=COPIES
+    )
 
 
 def _log_prob(model: Model) -> Callable[[Floats32], LogProb]:

@@ -111,11 +111,6 @@ class Model:
         return {"bernoulli": 1, "discretized-logistic": 2}[self.likelihood]
 
     @property
-    def takes_steps(self) -> bool:
-        """Whether a posterior can be refined by K steps."""
-        return isinstance(self.decoder, Network)
-
-    @property
     def pixels(self) -> int:
         """Pixels of an image."""
         return math.prod(self.image_shape)

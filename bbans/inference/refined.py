@@ -6,9 +6,10 @@ log p(x, z) is a sum that float64 holds exactly (:mod:`bbans.intervals.log_prob`
 correctly rounded operations only, each element for itself. What kind of decoder is climbed, only its
 :class:`Landscape` knows (:mod:`bbans.inference.landscapes`).
 
-How the steps are taken is part of the format: :func:`natural_gradient`. The paper's way, :mod:`bbans.inference.adam`,
-is here to be measured against: ``benchmarks/steps.py``. The paper moves the standard deviations too; with the mean in
-place that gains less than a thousandth of a file.
+How the steps are taken is part of the format: :func:`natural_gradient`, at the mean, for fully connected decoders, and
+:func:`bbans.inference.antithetic.antithetic_gradient` for those whose pixels depend on those before them. The paper's
+way, :mod:`bbans.inference.adam`, is here to be measured against: ``benchmarks/steps.py``. The paper moves the standard
+deviations too; with the mean in place that gains less than a thousandth of a file.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class View:
 
 
 Look = Callable[[Floats, NDArray[np.intp]], View]
-"""From latents ``(images, latents)``, and which of all the images they are for, ``(images,)``, ascending. What is to
-be seen must be looked at before the next look."""
+"""From latents ``(rows, latents)``, and which of all the images they are for, ``(rows,)``, ascending; copies of the
+images come after them in the same order. What is to be seen must be looked at before the next look."""
 Climb = Callable[[Look, Floats, Floats, int], tuple[Floats, Floats]]
 """From the views, mean and log standard deviation ``(images, latents)`` and K to mean and log standard deviation."""
 
@@ -177,6 +178,8 @@ class RefinedPosterior:
     input_magnitude: int
     steps: int
     climb: Climb = natural_gradient
+    copies: int = 1
+    """How many places the climb may look at for each image at once."""
     threads: int = 1
     """How many blocks of images climb at once."""
 
@@ -195,7 +198,7 @@ class RefinedPosterior:
 
     def _block(self, outputs: NDArray[np.int64], x: Symbols) -> NDArray[np.int64]:
         mean, log_deviation = np.split(np.ldexp(outputs.astype(np.float64), -MEAN_FRACTION), 2, axis=1)
-        log_likelihood = self.landscape.log_likelihood(x)
+        log_likelihood = self.landscape.log_likelihood(np.tile(x, (self.copies, 1)))
 
         def look(z: Floats, rows: NDArray[np.intp]) -> View:
             centre = np.rint(np.ldexp(z, CENTRE_FRACTION)).astype(np.int64)

@@ -92,10 +92,10 @@ class KnownPixels:
     heads: tuple[tuple[AnyMap, AnyMap], ...]
     """To those of both layers."""
 
-    def which(self, images: Rows) -> KnownPixels:
+    def which(self, images: NDArray[np.intp]) -> KnownPixels:
         """For some of them."""
-        heads = tuple((hidden[:, :, images], output[:, :, images]) for hidden, output in self.heads)
-        return KnownPixels(self.window[:, :, images], heads)
+        heads = tuple((np.take(hidden, images, 2), np.take(output, images, 2)) for hidden, output in self.heads)
+        return KnownPixels(np.take(self.window, images, 2), heads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +225,8 @@ class _Walk:
 
 def _above(gradient: AnyMap, result: Map, minimum: int, rows: Rows) -> AnyMap:
     """A gradient where a layer gave some of the images more than its minimum, and 0 elsewhere."""
-    gradient *= result[:, :, rows] > minimum
+    chosen = result[:, :, rows] if isinstance(rows, slice) else np.take(result, rows, axis=2)
+    np.copyto(gradient, 0, where=chosen <= minimum)
     return gradient
 
 
