@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from bbans import __version__
-from bbans.options import STANDARD, coding_options, output_options, output_target, reports_errors
+from bbans.options import STANDARD, coding_options, fail, output_options, output_target, reports_errors
 
 if TYPE_CHECKING:
     from bbans.codec import Written
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from bbans.reader import Progress
 
 SUFFIX = ".bba"
+PAUSED = 3
+"""The exit status of a training that was paused."""
 
 
 class Commands(click.Group):
@@ -196,23 +199,30 @@ def info(source: str, as_json: bool) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER",
               help="Where the model, the network before freezing and the log go.")  # fmt: skip
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), metavar="N",
+              help="Pause in time, with exit status 3: the same command goes on.")  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @reports_errors
-def train(data: str, recipe: Path | None, output: Path, device: str, quiet: bool) -> None:
+def train(data: str, recipe: Path | None, output: Path, device: str, minutes: float | None, quiet: bool) -> None:
     """Train a model on the 8-bit images in DATA, and freeze it.
 
     DATA is a .npy or .npz file, an IDX file, a CIFAR binary batch, or a folder of such files or of pictures. A run
     that was stopped goes on where it was. Several processes, on one machine or more, train together under
     torchrun: torchrun --nproc-per-node 2 -m bbans train ...
     """
+    from bbans.errors import TrainingPaused
     from bbans.training.data import read_images
     from bbans.training.recipe import default_recipe, load_recipe
     from bbans.training.run import run
     from bbans.training.workers import Workers
 
+    deadline = time.monotonic() + 60 * minutes if minutes else math.inf
     images = read_images(Path(data))
     how = load_recipe(recipe) if recipe else default_recipe(output.name, images)
-    measured = run(how, images, output, not quiet, Workers.join(device))
+    try:
+        measured = run(how, images, output, not quiet, Workers.join(device), deadline)
+    except TrainingPaused as paused:
+        fail(f"{output}: {paused}", PAUSED)
     if measured is not None and not quiet:
         for name, frozen in measured.frozen.items():
             before = measured.trained[name]

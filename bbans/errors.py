@@ -33,6 +33,10 @@ class RecipeError(BbansError):
     """A training recipe, or the data for it, is not what it should be."""
 
 
+class TrainingPaused(BbansError):
+    """A training run came to the end of its time; the same call goes on with it."""
+
+
 class BenchmarkError(BbansError):
     """A benchmark needs what is not there, or a codec did not give back what it was given."""
 

@@ -24,7 +24,7 @@ from bbans.intervals import (
     Uniform,
     bernoulli,
     logistic,
-    mixture,
+    mixture_log_prob,
 )
 from bbans.intervals.distribution import Symbols
 from bbans.intervals.log_prob import Floats32, LogProb
@@ -88,9 +88,9 @@ def _load_encoder(model: Model, posterior: str, engine: Engine) -> Evaluate:
     evaluate = load_convolutions(engine, encoder)
 
     def outputs(x: Symbols) -> NDArray[np.int64]:
-        pixels = np.ascontiguousarray(x.T, np.float32).reshape(-1, channels, len(x)).swapaxes(0, 1)
-        found = evaluate(pixel_input(pixels))
-        return np.ascontiguousarray(found.reshape(-1, len(x)).T).astype(np.int64)
+        pixels = np.ascontiguousarray(x.T, np.float32).reshape(*encoder.sizes[0], channels, len(x))
+        found = evaluate(pixel_input(pixels))  # rows, columns, channels, images
+        return found.transpose(3, 2, 0, 1).reshape(len(x), -1).astype(np.int64)
 
     return outputs
 
@@ -102,11 +102,11 @@ def _load_decoder(model: Model, engine: Engine) -> Callable[[NDArray[np.int64]],
         evaluate = engine.load(decoder)
         return lambda z: IndependentLikelihood(_independent(model, evaluate(z)), len(z))
     upward = load_convolutions(engine, decoder.upward)
-    context = LoadedContext.of(engine, decoder.context, decoder.upward.sizes[-1])
-    channels = decoder.upward.inputs
+    context = LoadedContext.of(engine, decoder.context)
+    size, channels = decoder.upward.sizes[0], decoder.upward.inputs
 
     def likelihood(z: NDArray[np.int64]) -> Likelihood:
-        latents = np.ascontiguousarray(z.T, np.float32).reshape(channels, -1, len(z))
+        latents = z.reshape(len(z), channels, *size).transpose(2, 3, 1, 0).astype(np.float32)
         return ContextLikelihood(context, upward(latents), lambda outputs: _of_parameters(model, outputs))
 
     return likelihood
@@ -144,4 +144,4 @@ def _log_prob(model: Model) -> Callable[[Floats32], LogProb]:
         return bernoulli.log_prob
     if model.likelihood == "discretized-logistic":
         return logistic.log_prob
-    return partial(mixture.log_prob, model.components, model.masses)
+    return partial(mixture_log_prob.log_prob, model.components, model.masses)

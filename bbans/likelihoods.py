@@ -13,10 +13,9 @@ from bbans.intervals import pop, push
 from bbans.intervals.distribution import Distribution, Integers, Symbols
 from bbans.parallel import unshared_products
 from bbans.portable.context import diagonals
-from bbans.portable.maps import LoadedContext, Map
+from bbans.portable.convolution import Line
+from bbans.portable.maps import LoadedContext, Values, blocks_of, rows_of
 
-BLOCK_IMAGES = 64
-"""That the encoder evaluates together: enough for the matrix products, few enough to stay in cache."""
 Parameters = NDArray[np.int64]
 """Network outputs, ``(outputs, n)``."""
 
@@ -49,73 +48,73 @@ class ContextLikelihood:
     """
 
     context: LoadedContext
-    features: Map
-    """``(features, positions, images)``."""
+    features: Values
+    """``(rows, columns, features, images)``."""
     distribution: Callable[[Parameters], Distribution]
 
     @property
-    def _shape(self) -> tuple[int, int, int]:
-        """Positions, channels, images."""
-        return self.features.shape[1], len(self.context.network.heads), self.features.shape[2]
+    def _shape(self) -> tuple[int, int, int, int]:
+        """Rows, columns, channels, images."""
+        height, width, _, images = self.features.shape
+        return height, width, len(self.context.network.heads), images
 
     def push(self, stack: Stack, x: Symbols) -> None:
         start, frequency, precision = self._intervals(x)
-        for positions in reversed(self._diagonals()):
-            for channel in reversed(range(self._shape[1])):
-                first = start[channel, positions].ravel()
-                push_intervals(stack, first, frequency[channel, positions].ravel(), precision)
+        for line in reversed(self._diagonals()):
+            for channel in reversed(range(self._shape[2])):
+                place = (channel, *line.index)
+                push_intervals(stack, start[place].ravel(), frequency[place].ravel(), precision)
 
     def pop(self, stack: Stack) -> Symbols:
-        positions, channels, images = self._shape
-        x = np.empty((positions, channels, images), np.int64)
-        state = self.context.start(self.features)
+        x = np.empty(self._shape, np.int64)
+        diagonals = self._diagonals()
+        blocks = blocks_of(x.shape[3], max(line.count for line in diagonals))
+        states = [self.context.start(self.features[:, :, :, block]) for block in blocks]
         with unshared_products():
-            for group in self._diagonals():
-                h = state.look(group)
-                for channel in range(channels):
-                    symbols = pop(stack, self._distribution(state.parameters(channel, group, h)))
-                    found = symbols.reshape(len(group), images)
-                    x[group, channel] = found
-                    state.learn(channel, group, found.astype(np.float32))
-        return np.ascontiguousarray(x.reshape(-1, images).T)
+            for line in diagonals:
+                for state in states:
+                    state.look(line)
+                for channel in range(x.shape[2]):
+                    parameters = np.concatenate([state.parameters(line, channel).copy() for state in states], axis=2)
+                    symbols = pop(stack, self._distribution(parameters))
+                    found = symbols.reshape(line.count, -1)
+                    x[(*line.index, channel)] = found
+                    for state, block in zip(states, blocks, strict=True):
+                        state.learn(line, channel, found[:, block].astype(np.float32))
+        return np.ascontiguousarray(x.reshape(-1, x.shape[3]).T)
 
     def bits(self, x: Symbols) -> float:
         _, frequency, precision = self._intervals(x)
         return float(frequency.size * precision - np.log2(frequency.astype(np.float64)).sum())
 
     def _intervals(self, x: Symbols) -> tuple[Integers, Integers, int]:
-        """Start and frequency of every pixel, ``(channels, positions, images)``, and their precision."""
-        blocks = [slice(first, first + BLOCK_IMAGES) for first in range(0, len(x), BLOCK_IMAGES)]
-        with unshared_products():
-            parts = [self._block_intervals(x[block], block) for block in blocks]
-        start, frequency = (np.concatenate(part, axis=2) for part in zip(*(part[:2] for part in parts), strict=True))
-        return start, frequency, parts[0][2]
-
-    def _block_intervals(self, x: Symbols, block: slice) -> tuple[Integers, Integers, int]:
-        """:meth:`_intervals` of a block of the images."""
-        positions, channels, _ = self._shape
-        images = len(x)
-        start = np.empty((channels, positions, images), np.uint64)
+        """Start and frequency of every pixel, ``(channels, rows, columns, images)``, and their precision."""
+        height, width, channels, images = self._shape
+        pixels = np.ascontiguousarray(x.T).reshape(self._shape)
+        start = np.empty((channels, height, width, images), np.uint64)
         frequency = np.empty_like(start)
         precision = 0
-        pixels = np.ascontiguousarray(x.T).reshape(positions, channels, images)
-        state = self.context.start(self.features[:, :, block])
-        for channel in range(channels):
-            state.learn(channel, slice(0, positions), pixels[:, channel].astype(np.float32))
-        for row in state.rows():
-            h = state.look(row)
-            for channel in range(channels):
-                distribution = self._distribution(state.parameters(channel, row, h))
-                found = distribution.interval(pixels[row, channel].ravel())
-                start[channel, row], frequency[channel, row] = (part.reshape(len(row), images) for part in found)
-                precision = distribution.precision
+        with unshared_products():
+            for block in blocks_of(images, width):
+                state = self.context.start(self.features[:, :, :, block])
+                for line, row in zip(rows_of((height, width)), pixels[:, :, :, block], strict=True):
+                    for channel in range(channels):
+                        state.learn(line, channel, row[:, channel].astype(np.float32))
+                for line in rows_of((height, width)):
+                    state.look(line)
+                    for channel in range(channels):
+                        distribution = self._distribution(state.parameters(line, channel))
+                        found = distribution.interval(pixels[line.row, :, channel, block].ravel())
+                        for whole, part in zip((start, frequency), found, strict=True):
+                            whole[channel, line.row, :, block] = part.reshape(width, -1)
+                        precision = distribution.precision
         return start, frequency, precision
 
-    def _distribution(self, parameters: Map) -> Distribution:
-        return self.distribution(parameters.reshape(len(parameters), -1).astype(np.int64))
+    def _distribution(self, parameters: Values) -> Distribution:
+        return self.distribution(parameters.swapaxes(0, 1).reshape(parameters.shape[1], -1).astype(np.int64))
 
-    def _diagonals(self) -> list[NDArray[np.intp]]:
-        return diagonals(self.context.size, self.context.network.columns + 1)
+    def _diagonals(self) -> list[Line]:
+        return diagonals(self.features.shape[:2], self.context.network.columns + 1)
 
 
 def push_intervals(stack: Stack, start: Integers, frequency: Integers, precision: int) -> None:

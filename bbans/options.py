@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -39,10 +39,10 @@ def reports_errors(command: Command) -> Command:
     return wrapper
 
 
-def fail(message: str) -> None:
-    """End with one line on standard error, and exit status 1."""
+def fail(message: str, status: int = 1) -> NoReturn:
+    """End with one line on standard error, and an exit status."""
     click.echo(f"bbans: {' '.join(message.split())}", err=True)
-    sys.exit(1)
+    sys.exit(status)
 
 
 def coding_options(command: Command) -> Command:

@@ -22,7 +22,7 @@ from bbans.nets import ContextShape, ContextVAE
 from bbans.portable.context import ContextDecoder, PixelInput, diagonals
 from bbans.portable.convolution import Convolution, ConvolutionalNetwork, halved
 from bbans.portable.engine import Engine
-from bbans.portable.maps import LoadedContext, load_convolutions
+from bbans.portable.maps import LoadedContext, load_convolutions, rows_of
 from bbans.portable.network import Linear
 from bbans.portable.numpy_engine import NumpyEngine
 from bbans.portable.torch_engine import TorchEngine
@@ -47,26 +47,26 @@ def test_convolutions_are_those_of_torch(engine: Engine, size: tuple[int, int], 
     layer = convolution(rng, 2, 3, kernel)
     before, after = {"same": (size, size), "halved": (size, halved(size)), "doubled": (halved(size), size)}[change]
     network = ConvolutionalNetwork(255, (before, after), (layer,))
-    x = rng.integers(-255, 256, (2, math.prod(before), 3))
+    x = rng.integers(-255, 256, (*before, 2, 3))
     found = load_convolutions(engine, network)(x.astype(np.float32))
 
-    images = torch.tensor(x.astype(np.float64)).permute(2, 0, 1).reshape(3, 2, *before)
+    images = torch.tensor(x.astype(np.float64)).permute(3, 2, 0, 1)
     if change == "doubled" and before != after:
         images = functional.interpolate(images, scale_factor=2)[:, :, : after[0], : after[1]]
     weight = torch.tensor(layer.product.weight.astype(np.float64)).reshape(3, 2, kernel, kernel)
     stride = 2 if change == "halved" and before != after else 1
     sums = functional.conv2d(images, weight, torch.tensor(layer.product.bias * 1.0), stride, kernel // 2)
-    expected = torch.floor(sums / 64).clamp(0, 2047).flatten(2).permute(1, 2, 0).numpy()
+    expected = torch.floor(sums / 64).clamp(0, 2047).permute(2, 3, 1, 0).numpy()
     assert (found == expected).all()
 
 
 @pytest.mark.parametrize("slope", [2, 3, 6])
 def test_diagonals_come_after_all_that_they_depend_on(slope: int) -> None:
     height, width = 7, 9
-    order = np.empty(height * width, int)
-    for time, group in enumerate(diagonals((height, width), slope)):
-        order[group] = time
-    order = order.reshape(height, width)
+    order = np.full((height, width), -1)
+    for time, line in enumerate(diagonals((height, width), slope)):
+        order[line.index] = time
+    assert (order >= 0).all()
     for row, column in np.ndindex(height, width):
         for up, right in [(0, -1), (0, -2), (1, slope - 1), (1, -3), (2, 2 * slope - 1)]:
             if row - up >= 0 and 0 <= column + right < width:
@@ -151,15 +151,18 @@ def test_engines_get_the_same_integers() -> None:
     model = tiny_context_model("logistic-mixture")
     assert isinstance(model.decoder, ContextDecoder)
     x = random_images(model, 5).reshape(5, -1).astype(np.int64)
-    found = []
+    found: list[list[list[np.ndarray]]] = []
     for engine in ENGINES:
-        context = LoadedContext.of(engine, model.decoder.context, model.decoder.upward.sizes[-1])
-        state = context.start(np.ones((3, 20, 5), np.float32))
-        for channel in range(3):
-            state.learn(channel, slice(0, 20), x.T.reshape(20, 3, 5)[:, channel].astype(np.float32))
-        h = state.look(np.arange(20))
-        found.append([state.parameters(channel, np.arange(20), h) for channel in range(3)])
-    assert all((first == second).all() for first, second in zip(*found, strict=True))
+        found.append([])
+        state = LoadedContext.of(engine, model.decoder.context).start(np.ones((4, 5, 3, 5), np.float32))
+        for line, row in zip(rows_of((4, 5)), x.T.reshape(4, 5, 3, 5).astype(np.float32), strict=True):
+            for channel in range(3):
+                state.learn(line, channel, row[:, channel])
+        for line in rows_of((4, 5)):
+            state.look(line)
+            found[-1].append([state.parameters(line, channel).copy() for channel in range(3)])
+    for first, second in zip(*found, strict=True):
+        assert (np.array(first) == np.array(second)).all()
 
 
 def broken(model: Model, **changes: object) -> None:

@@ -21,7 +21,7 @@ from bbans.evaluated import EvaluatedModel
 from bbans.inference.adam import adam
 from bbans.inference.antithetic import COPIES, antithetic_gradient, signs
 from bbans.inference.refined import STEPS_MAXIMUM, Climb, Look, View, natural_gradient
-from bbans.intervals import Distribution, bernoulli, logistic, mixture
+from bbans.intervals import Distribution, bernoulli, logistic, mixture_log_prob
 from bbans.intervals.log_prob import Floats32, LogProb
 from bbans.model import Model
 from bbans.nets import Bernoulli, DiscretizedLogistic, Likelihood, LogisticMixture
@@ -43,7 +43,7 @@ LIKELIHOODS: dict[str, Likelihood] = {
 LOG_PROBS: dict[str, Callable[[Floats32], LogProb]] = {
     "bernoulli": bernoulli.log_prob,
     "discretized-logistic": logistic.log_prob,
-    "logistic-mixture": partial(mixture.log_prob, 3, (0, 254, 255)),
+    "logistic-mixture": partial(mixture_log_prob.log_prob, 3, (0, 254, 255)),
 }
 
 
@@ -102,7 +102,7 @@ def parameters(model: Model, z: torch.Tensor, x: np.ndarray) -> list[torch.Tenso
     h = z.t().reshape(upward.inputs, -1, len(z))
     for before, after, convolution in zip(upward.sizes, upward.sizes[1:], upward.layers, strict=False):
         h = in_real_numbers(convolution.product, looking_at(h, patches(before, after, convolution.kernel)))
-    seen = network.pixel_input(x.T.reshape(-1, channels, len(x)).swapaxes(0, 1).astype(np.float32))
+    seen = network.pixel_input(x.T.reshape(-1, channels, len(x)).astype(np.float32)).swapaxes(0, 1)
     seen = np.concatenate([seen, np.full_like(seen[:1], network.pixel_input.unit)])
     pixels = torch.tensor(seen.astype(np.float64))
     window = looking_at(pixels, places(size, size, network.window_offsets))
@@ -193,7 +193,7 @@ def test_convolutions_backward_are_those_forward_transposed(
     x = rng.integers(-99, 99, (2, math.prod(before), 4)).astype(np.float32)
     gradient = rng.integers(-99, 99, (3, math.prod(after), 4)).astype(np.float32)
     gradient[0, 0] = FIRST_LIMIT  # its unit is 1
-    there = convolve(engine.load_product(layer, 99), x, index).astype(np.float64)
+    there = convolve(engine.load_sums(weight, 99), x, index).astype(np.float64)
     back = BackwardLayer.of_first(engine, layer, index, math.prod(before))(gradient)
     assert ((there * gradient).sum(axis=(0, 1)) == (x * back).sum(axis=(0, 1))).all()
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 import bbans
 from bbans.cli import main
@@ -180,6 +180,17 @@ def test_schedule_rises_and_falls() -> None:
     assert max(rates) == pytest.approx(RECIPE.learning_rate)
 
 
+@pytest.mark.parametrize(
+    "path", sorted(MODELS.glob("*/recipe*.toml")), ids=lambda path: f"{path.parent.name}/{path.name}"
+)
+def test_recipes_of_shipped_models_can_be_trained(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.name == path.parent.name
+    network = build(recipe)
+    x = torch.randint(0, network.likelihood.symbols, (2, network.pixels)).float()
+    model_objective(recipe)(network, x, 0, torch.Generator().manual_seed(0)).mean().backward()  # type: ignore[no-untyped-call]
+
+
 @pytest.mark.parametrize("name", ["gg-mnist", "gg-mnist-binary"])
 def test_recipes_of_shipped_models_are_those_of_the_paper(name: str) -> None:
     recipe = load_recipe(MODELS / name / "recipe.toml")
@@ -208,8 +219,8 @@ def test_wrong_recipes_are_refused(tmp_path: Path, text: str, match: str) -> Non
         load_recipe(path)
 
 
-def test_train_from_the_command_line(tmp_path: Path) -> None:
-    """One command makes a model that codes; the rates it prints are those of the frozen model."""
+def train_blobs(tmp_path: Path, *options: str) -> Result:
+    """Of two epochs, and one for a second encoder."""
     (tmp_path / "recipe.toml").write_text(
         "name = 'blobs'\nimage_shape = [8, 8]\nlikelihood = 'bernoulli'\nlatents = 2\nhidden = [16]\n"
         "latent_precision = 10\nepochs = 2\nvalidation_images = 100\n"
@@ -217,7 +228,26 @@ def test_train_from_the_command_line(tmp_path: Path) -> None:
     )
     np.save(tmp_path / "images.npy", blobs(400, seed=0))
     arguments = ["train", tmp_path / "images.npy", "--recipe", tmp_path / "recipe.toml", "-o", tmp_path / "out"]
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return CliRunner().invoke(main, [*(str(argument) for argument in arguments), *options])
+
+
+def test_a_run_pauses_in_time_and_goes_on(tmp_path: Path) -> None:
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    whole.mkdir()
+    pieces.mkdir()
+    train_blobs(whole)
+    paused = train_blobs(pieces, "--minutes", "1e-9")
+    assert paused.exit_code == 3
+    assert "paused after 1 of 2 epochs; the same command goes on" in paused.stderr
+    assert train_blobs(pieces, "--minutes", "1e-9").exit_code == 0
+    for posterior in ("amortized", "half-asleep"):
+        found, expected = (bbans.load_model(folder / "out").identity(posterior) for folder in (pieces, whole))
+        assert found == expected
+
+
+def test_train_from_the_command_line(tmp_path: Path) -> None:
+    """One command makes a model that codes; the rates it prints are those of the frozen model."""
+    result = train_blobs(tmp_path)
     assert result.exit_code == 0, result.output
     for name in ("amortized", "half-asleep"):
         assert re.search(rf"out, {name}: 0\.\d{{4}} bits/dim on held-out .* 0\.\d{{4}} before\n", result.stderr)

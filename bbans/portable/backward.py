@@ -9,6 +9,9 @@ What is special about maps is this.
   the position (:func:`backward_places`). Where a map was doubled, several positions look from the same side: their
   quantized gradients are added up before the product.
 - The layer that takes the latents is passed as any first layer, in float64.
+
+Maps here are ``(channels, positions, images)``: what is known of each image is by itself, and all positions are passed
+at once.
 """
 
 from __future__ import annotations
@@ -20,25 +23,39 @@ from numpy.typing import NDArray
 
 from bbans.errors import ModelError
 from bbans.portable.descent import FIRST_LIMIT, TINY
-from bbans.portable.engine import Engine, Product
-from bbans.portable.maps import BLOCK_VALUES, Map, Positions, gather, with_outside
-from bbans.portable.network import FLOAT32_EXACT, FLOAT64_EXACT, Linear
+from bbans.portable.engine import Engine, Sums
+from bbans.portable.network import FLOAT32_EXACT, FLOAT64_EXACT, Linear, largest_sum
 
+Map = NDArray[np.float32]
 AnyMap = NDArray[np.floating]
 """A map whose values may be over 2**24."""
+Positions = NDArray[np.intp]
 
+BLOCK_VALUES = 1 << 19
+"""About how many values are gathered at once: they stay in cache until they are multiplied."""
 LIMIT_MINIMUM = 511
 """Of a quantized gradient: one for a whole map needs more bits than one for a vector."""
 
 
-def multiply_exactly(product: Product, x: AnyMap) -> AnyMap:
-    """A product over the channels of a map, whose results may be over 2**24."""
+def gather(source: Map, index: Positions) -> Map:
+    """Patches ``(channels * offsets, positions, images)`` of a map, for an index ``(offsets, positions)``."""
+    taken = np.take(source, index, axis=1)
+    return taken.reshape(-1, index.shape[1], source.shape[2])
+
+
+def with_outside(x: Map) -> Map:
+    """The map with one position more, of zeros."""
+    return np.concatenate([x, np.zeros_like(x[:, :1])], axis=1)
+
+
+def multiply(sums: Sums, x: AnyMap) -> AnyMap:
+    """A product over the channels of a map."""
     _, positions, images = x.shape
-    y = product(x.reshape(len(x), positions * images))
+    y = sums(x.reshape(len(x), positions * images))
     return y.reshape(len(y), positions, images)
 
 
-def convolve(product: Product, x: Map, *indices: Positions) -> AnyMap:
+def convolve(sums: Sums, x: Map, *indices: Positions) -> AnyMap:
     """A product over patches of a map, for an index ``(offsets, positions)``; patches for several are added up."""
     source = with_outside(x)
     step = max(1, BLOCK_VALUES // (source.shape[0] * indices[0].shape[0] * source.shape[2]))
@@ -47,7 +64,7 @@ def convolve(product: Product, x: Map, *indices: Positions) -> AnyMap:
         patches = gather(source, indices[0][:, first : first + step])
         for index in indices[1:]:
             patches += gather(source, index[:, first : first + step])
-        results.append(multiply_exactly(product, patches))
+        results.append(multiply(sums, patches))
     return np.concatenate(results, axis=1)
 
 
@@ -100,7 +117,7 @@ def coarse(weight: NDArray[np.int16], looks: int) -> tuple[NDArray[np.int16], fl
 class BackwardLayer:
     """A layer, on its way back."""
 
-    product: Product
+    sums: Sums
     unit: np.floating
     """What a unit of the product is worth."""
     limit: int
@@ -115,26 +132,24 @@ class BackwardLayer:
         """For ``weight``, all or some of the weights of ``layer``: ``(outputs, inputs * offsets)``."""
         places, looks = (None, 1) if index is None else _looks(index, before)
         rounded, step, limit = coarse(_transposed(weight, 1 if index is None else len(index)), looks)
-        product = engine.load_product(plain_product(rounded, FLOAT32_EXACT), limit * looks)
-        return BackwardLayer(product, np.float32(step * 2.0**-layer.shift), limit, places)
+        sums = engine.load_sums(rounded, limit * looks)
+        return BackwardLayer(sums, np.float32(step * 2.0**-layer.shift), limit, places)
 
     @staticmethod
     def of_first(engine: Engine, layer: Linear, index: Positions, before: int) -> BackwardLayer:
         """For the layer that takes the latents. Raises :class:`bbans.errors.ModelError` if it could be inexact."""
         places, looks = _looks(index, before)
-        plain = plain_product(_transposed(layer.weight, len(index)), FLOAT64_EXACT)
-        if plain.bound(FIRST_LIMIT * looks) > FLOAT64_EXACT:
+        weight = _transposed(layer.weight, len(index))
+        if largest_sum(weight, FIRST_LIMIT * looks) > FLOAT64_EXACT:
             raise ModelError("layer 0: sums of its gradients can be over 2**53, and would not be exact")
-        product = engine.load_product(plain, FIRST_LIMIT * looks)
-        return BackwardLayer(product, np.float64(2.0**-layer.shift), FIRST_LIMIT, places)
+        return BackwardLayer(
+            engine.load_sums(weight, FIRST_LIMIT * looks), np.float64(2.0**-layer.shift), FIRST_LIMIT, places
+        )
 
     def __call__(self, gradient: AnyMap) -> AnyMap:
         """From the gradient with respect to the results to that with respect to the inputs."""
         quantized, unit = quantize(gradient, self.limit)
-        if self.index is None:
-            y = multiply_exactly(self.product, quantized)
-        else:
-            y = convolve(self.product, quantized, *self.index)
+        y = multiply(self.sums, quantized) if self.index is None else convolve(self.sums, quantized, *self.index)
         kind = type(self.unit)
         y = y.astype(kind, copy=False)
         y *= unit.astype(kind) * self.unit
@@ -147,11 +162,6 @@ def quantize(v: Map, limit: int) -> tuple[Map, NDArray[np.float32]]:
     largest = np.maximum(largest, np.float32(TINY))
     quantized = v * (np.float32(limit) / largest)
     return np.rint(quantized, out=quantized), largest / np.float32(limit)
-
-
-def plain_product(weight: NDArray[np.int16], most: int) -> Linear:
-    """A product and nothing else, of sums up to ``most``."""
-    return Linear(weight, np.zeros(len(weight), np.int64), 0, -most, most)
 
 
 def _looks(index: Positions, before: int) -> tuple[NDArray[np.intp], int]:

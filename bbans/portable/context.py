@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.errors import ModelError
-from bbans.portable.convolution import ConvolutionalNetwork, Offsets, Size, check_exact
+from bbans.portable.convolution import ConvolutionalNetwork, Line, Offsets, Size, check_exact
 from bbans.portable.network import Linear
 
 NEAR: Offsets = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2))
@@ -45,10 +45,10 @@ class PixelInput:
             raise ModelError(f"{self} makes no sense")
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """From pixels ``(channels, positions, images)`` to all values, and then for each range those within."""
+        """From pixels ``(..., channels, images)`` to all values, and then for each range those within."""
         parts = [(x - np.float32(self.centre)) * np.float32(self.gain)]
         parts += [((x >= first) & (x <= last)) * np.float32(self.unit) for first, last in self.ranges]
-        return np.concatenate(parts)
+        return np.concatenate(parts, axis=-2)
 
     @property
     def magnitude(self) -> int:
@@ -151,18 +151,22 @@ class ContextDecoder:
             raise ModelError("features can be larger than the context network takes")
 
 
-def diagonals(size: Size, slope: int) -> list[NDArray[np.intp]]:
+def diagonals(size: Size, slope: int) -> list[Line]:
     """The positions of an image, in groups that can be decoded one after the other.
 
-    >>> [group.tolist() for group in diagonals((2, 4), slope=2)]
-    [[0], [1], [2, 4], [3, 5], [6], [7]]
+    >>> [[(int(row), int(column)) for row, column in zip(*line.index)] for line in diagonals((2, 4), slope=2)]
+    [[(0, 0)], [(0, 1)], [(0, 2), (1, 0)], [(0, 3), (1, 1)], [(1, 2)], [(1, 3)]]
     """
     height, width = size
-    rows, columns = np.divmod(np.arange(height * width), width)
-    time = columns + slope * rows
-    order = np.argsort(time, kind="stable")
-    groups = np.split(order, np.cumsum(np.bincount(time))[:-1])
-    return [group for group in groups if len(group)]
+    lines = []
+    for time in range(width + slope * (height - 1)):
+        first = max(0, -(-(time - width + 1) // slope))
+        last = min(height - 1, time // slope)
+        if first < last:
+            lines.append(Line(first, time - slope * first, 1, -slope, last - first + 1))
+        elif first == last:
+            lines.append(Line(first, time - slope * first, 0, 0, 1))
+    return lines
 
 
 def _check(layer: Linear, name: str, inputs: int, outputs: int, magnitude: int) -> None:

@@ -18,15 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.parallel import unshared_products
-from bbans.portable.backward import AnyMap, BackwardLayer, convolve, multiply_exactly, plain_product
+from bbans.portable.backward import AnyMap, BackwardLayer, Map, Positions, convolve, multiply, with_outside
 from bbans.portable.context import BLOCK, NEAR, ContextDecoder
 from bbans.portable.convolution import ConvolutionalNetwork, patches, places
 from bbans.portable.descent import Floats32
-from bbans.portable.engine import Engine, Product, PullBack, Rows
-from bbans.portable.maps import Map, Positions, with_outside
+from bbans.portable.engine import Engine, PullBack, Rows, Sums
 from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear
 
 Mask = NDArray[np.bool_]
+
+
+Kind = type[np.float32] | type[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +36,18 @@ class _Layer:
     """A layer on all positions of a map, there and back."""
 
     layer: Linear
-    product: Product
+    sums: Sums
+    kind: Kind
+    """Holds all sums exactly."""
     index: Positions | None
     """Where it looks, ``(offsets, positions)``; None for a layer that doesn't look beside."""
     backward: BackwardLayer
 
     def __call__(self, x: Map) -> Map:
-        sums = multiply_exactly(self.product, x) if self.index is None else convolve(self.product, x, self.index)
-        return sums.astype(np.float32, copy=False)
+        sums = multiply(self.sums, x) if self.index is None else convolve(self.sums, x, self.index)
+        sums = sums.astype(self.kind, copy=False)
+        sums += self.layer.bias[:, None, None].astype(self.kind)
+        return _finish(self.layer, sums)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +55,9 @@ class _HalfKnown:
     """A layer some of whose inputs depend on pixels alone."""
 
     layer: Linear
-    of_pixels: Product
-    """With the bias. This and the next give sums."""
-    of_others: Product
-    kind: type[np.float32] | type[np.float64]
+    of_pixels: Sums
+    of_others: Sums
+    kind: Kind
     """Holds all sums exactly."""
     backward: BackwardLayer
     """With respect to the others."""
@@ -60,28 +65,38 @@ class _HalfKnown:
     @staticmethod
     def of(engine: Engine, layer: Linear, others: slice, magnitude: int, fraction: int = 0) -> _HalfKnown:
         """``others`` are the inputs that don't depend on pixels alone; results are multiples of ``2**-fraction``."""
-        most = layer.bound(magnitude)
         of_others = layer.weight[:, others]
-        of_pixels = np.delete(layer.weight, others, axis=1)
         return _HalfKnown(
             layer,
-            engine.load_product(replace(plain_product(of_pixels, most), bias=layer.bias), magnitude),
-            engine.load_product(plain_product(of_others, most), magnitude),
-            np.float32 if most <= FLOAT32_EXACT else np.float64,
+            engine.load_sums(np.delete(layer.weight, others, axis=1), magnitude),
+            engine.load_sums(of_others, magnitude),
+            _kind(layer, magnitude),
             BackwardLayer.of(engine, replace(layer, shift=layer.shift + fraction), of_others),
         )
 
-    def know(self, pixels: Map) -> AnyMap:
-        """What inputs that depend on pixels alone add to the sums."""
-        return multiply_exactly(self.of_pixels, pixels).astype(self.kind, copy=False)
+    def know(self, pixels: Map, index: Positions | None = None) -> AnyMap:
+        """What the bias and inputs that depend on pixels alone add to the sums."""
+        sums = multiply(self.of_pixels, pixels) if index is None else convolve(self.of_pixels, pixels, index)
+        known: AnyMap = sums.astype(self.kind) + self.layer.bias[:, None, None].astype(self.kind)
+        return known
 
     def __call__(self, x: Map, known: AnyMap) -> Map:
-        sums: AnyMap = multiply_exactly(self.of_others, x).astype(self.kind, copy=False)
+        sums: AnyMap = multiply(self.of_others, x).astype(self.kind, copy=False)
         sums += known
-        sums *= self.kind(2.0**-self.layer.shift)
-        np.floor(sums, out=sums)
-        np.clip(sums, self.layer.minimum, self.layer.maximum, out=sums)
-        return sums.astype(np.float32, copy=False)
+        return _finish(self.layer, sums)
+
+
+def _kind(layer: Linear, magnitude: int) -> Kind:
+    """What holds all sums of a layer exactly."""
+    return np.float32 if layer.bound(magnitude) <= FLOAT32_EXACT else np.float64
+
+
+def _finish(layer: Linear, sums: AnyMap) -> Map:
+    """What a layer makes of its sums, in the same memory if it can."""
+    sums *= sums.dtype.type(2.0**-layer.shift)
+    np.floor(sums, out=sums)
+    np.clip(sums, layer.minimum, layer.maximum, out=sums)
+    return sums.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,19 +159,19 @@ class ContextDescent:
     def know(self, x: Map) -> KnownPixels:
         """Images ``(channels, positions, images)``."""
         network, size = self.decoder.context, self.decoder.upward.sizes[-1]
-        seen = network.pixel_input(x)
+        seen = network.pixel_input(x.swapaxes(0, 1)).swapaxes(0, 1)
         inside = np.full_like(seen[:1], network.pixel_input.unit)
         values = seen[: len(x)]
         near = np.take(with_outside(values), places(size, size, NEAR), axis=1).swapaxes(0, 1)
         near = near.reshape(-1, *x.shape[1:])
         with unshared_products():
             window_places = places(size, size, network.window_offsets)
-            window = convolve(self.window.of_pixels, np.concatenate([seen, inside]), window_places)
+            window = self.window.know(np.concatenate([seen, inside]), window_places)
             heads = tuple(
                 (hidden.know(values[:channel]), output.know(np.concatenate([near, values[:channel]])))
                 for channel, (hidden, output) in enumerate(self.heads)
             )
-        return KnownPixels(window.astype(self.window.kind, copy=False), heads)
+        return KnownPixels(window, heads)
 
     def linearize(self, known: KnownPixels, z: NDArray[np.int64]) -> tuple[Floats32, PullBack]:
         """From latents' centres ``(images, latents)`` to the real parameters of all pixels, float32 ``(images,
@@ -233,7 +248,7 @@ def _above(gradient: AnyMap, result: Map, minimum: int, rows: Rows) -> AnyMap:
 def _load(engine: Engine, layer: Linear, magnitude: int, index: Positions | None = None, before: int = 0) -> _Layer:
     """A layer that looks at a map of ``before`` positions, or doesn't look beside."""
     backward = BackwardLayer.of(engine, layer, layer.weight, index, before)
-    return _Layer(layer, engine.load_product(layer, magnitude), index, backward)
+    return _Layer(layer, engine.load_sums(layer.weight, magnitude), _kind(layer, magnitude), index, backward)
 
 
 def _load_upward(engine: Engine, network: ConvolutionalNetwork) -> tuple[_Layer, ...]:
@@ -245,6 +260,7 @@ def _load_upward(engine: Engine, network: ConvolutionalNetwork) -> tuple[_Layer,
             layers.append(_load(engine, layer, magnitude, index, count))
         else:
             backward = BackwardLayer.of_first(engine, layer, index, count)
-            layers.append(_Layer(layer, engine.load_product(layer, magnitude), index, backward))
+            kind = _kind(layer, magnitude)
+            layers.append(_Layer(layer, engine.load_sums(layer.weight, magnitude), kind, index, backward))
         magnitude = layer.output_magnitude
     return tuple(layers)

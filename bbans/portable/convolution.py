@@ -25,6 +25,23 @@ Offsets = tuple[tuple[int, int], ...]
 KERNEL_MAXIMUM = 15
 
 
+@dataclass(frozen=True)
+class Line:
+    """Positions at equal distances: ``(row + k * down, column + k * right)`` for each ``k`` below ``count``."""
+
+    row: int
+    column: int
+    down: int
+    right: int
+    count: int
+
+    @property
+    def index(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Their rows and columns."""
+        k = np.arange(self.count)
+        return self.row + k * self.down, self.column + k * self.right
+
+
 @dataclass(frozen=True, eq=False)
 class Convolution:
     """A product over patches of ``kernel`` by ``kernel``, centred: channels of the input, then positions."""

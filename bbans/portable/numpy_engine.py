@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
-from bbans.portable.engine import Evaluate, Linearize, Product, PullBack, Rows
-from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network
+from bbans.portable.engine import Evaluate, Linearize, Product, PullBack, Rows, Sums
+from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network, largest_sum
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,32 @@ class NumpyEngine:
         weight = np.ldexp(layer.weight.astype(kind), -layer.shift)
         bias = np.ldexp(layer.bias.astype(kind), -layer.shift)[:, None]
         minimum, maximum = kind(layer.minimum), kind(layer.maximum)
-        if layer.shift == 0 and not layer.bias.any() and layer.bound(input_magnitude) <= min(-minimum, maximum):
-            return lambda columns: weight @ columns.astype(kind, copy=False)  # a product and nothing else
+        memory = _Memory()
 
-        def product(columns: NDArray[Any]) -> NDArray[Any]:
-            y: NDArray[Any] = weight @ columns.astype(kind, copy=False)
+        def product(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+            positions, _, images = parts[0].shape
+            widths = [part.shape[1] for part in parts]
+            if min(widths) < len(weight):  # narrow parts are sooner copied than multiplied one by one
+                together = memory.take(0, (positions, sum(widths), images), kind)
+                parts, widths = [np.concatenate(parts, axis=1, out=together)], [sum(widths)]
+            y = memory.take(1, (positions, len(weight), images), kind)
+            np.matmul(weight[:, : widths[0]], parts[0].astype(kind, copy=False), out=y)
+            first = widths[0]
+            for part, width in zip(parts[1:], widths[1:], strict=True):
+                term = memory.take(2, y.shape, kind)
+                y += np.matmul(weight[:, first : first + width], part.astype(kind, copy=False), out=term)
+                first += width
             y += bias
             np.floor(y, out=y)
-            return np.clip(y, minimum, maximum, out=y)  # several times faster than np.maximum with a number
+            np.clip(y, minimum, maximum, out=y)  # several times faster than np.maximum with a number
+            return y.astype(np.float32, copy=False)
 
         return product
+
+    def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
+        kind = np.float32 if largest_sum(weight, input_magnitude) <= FLOAT32_EXACT else np.float64
+        loaded = weight.astype(kind)
+        return lambda columns: loaded @ columns.astype(kind, copy=False)
 
     def load_gradient(self, network: Network) -> Linearize:
         forward = [_Layer.of(*pair) for pair in zip(network.layers, network.bounds(), strict=True)]
@@ -91,12 +109,13 @@ class _Memory(threading.local):
     def __init__(self) -> None:
         self._arrays: dict[int, NDArray[Any]] = {}
 
-    def take(self, key: int, shape: tuple[int, int], kind: np.dtype[Any]) -> NDArray[Any]:
+    def take(self, key: int, shape: tuple[int, ...], kind: DTypeLike) -> NDArray[Any]:
         """An array, not initialized, that is good until the next one is taken with the same key."""
+        size = math.prod(shape)
         array = self._arrays.get(key)
-        if array is None or len(array) < shape[0]:
-            array = self._arrays[key] = np.empty(shape, kind)
-        return array[: shape[0]]
+        if array is None or len(array) < size:
+            array = self._arrays[key] = np.empty(size, kind)
+        return array[:size].reshape(shape)
 
 
 @dataclass(frozen=True, eq=False)

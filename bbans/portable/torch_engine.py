@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 
 from bbans.errors import CoreError
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
-from bbans.portable.engine import Evaluate, Linearize, Product, PullBack, Rows
-from bbans.portable.network import OUTPUT_FRACTION, Linear, Network
+from bbans.portable.engine import Evaluate, Linearize, Product, PullBack, Rows, Sums
+from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network, largest_sum
 
 DEVICE_NAMES = ("auto", "cpu", "cuda")
 
@@ -51,14 +52,28 @@ class TorchEngine:
         return evaluate
 
     def load_product(self, layer: Linear, input_magnitude: int) -> Product:
-        evaluate = self._layer(layer)
+        loaded = self._layer(layer)
 
         @torch.inference_mode()
-        def product(columns: NDArray[Any]) -> NDArray[Any]:
-            result: NDArray[Any] = evaluate(self._tensor(columns).t()).t().cpu().numpy()
+        def product(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+            x = torch.cat([torch.from_numpy(part).to(self.device, torch.float64) for part in parts], dim=1)
+            y = torch.matmul(loaded.weight.t(), x)
+            y += loaded.bias[:, None]
+            result: NDArray[np.float32] = loaded.finish(y).float().cpu().numpy()
             return result
 
         return product
+
+    def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
+        kind = torch.float32 if largest_sum(weight, input_magnitude) <= FLOAT32_EXACT else torch.float64
+        loaded = self._tensor(weight)
+
+        @torch.inference_mode()
+        def sums(columns: NDArray[Any]) -> NDArray[Any]:
+            result: NDArray[Any] = torch.matmul(loaded, self._tensor(columns)).to(kind).cpu().numpy()
+            return result
+
+        return sums
 
     def load_gradient(self, network: Network) -> Linearize:
         forward = [self._layer(layer) for layer in network.layers]
@@ -119,8 +134,11 @@ class _Layer:
         # Separate operations: each is exact, or rounds a multiple of a power of two down.
         y = x @ self.weight
         y += self.bias
-        y *= self.scale
-        return y.floor_().clamp_(self.minimum, self.maximum)
+        return self.finish(y)
+
+    def finish(self, sums: torch.Tensor) -> torch.Tensor:
+        sums *= self.scale
+        return sums.floor_().clamp_(self.minimum, self.maximum)
 
 
 def _quantize(v: torch.Tensor, limit: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
+from bbans.errors import TrainingPaused
 from bbans.intervals.mixture import runs_of
 from bbans.nets import (
     VAE,
@@ -62,6 +64,8 @@ class Journal:
     """A progress bar on standard error, if that is a terminal."""
     after_epoch: Callable[[int, VAE], object] | None = None
     """Called with the number of epochs done and the averaged network."""
+    deadline: float = math.inf
+    """On the clock of ``time.monotonic``: a run pauses before an epoch that would likely end later."""
 
 
 SILENT = Journal()
@@ -218,7 +222,7 @@ def fit(
 
     The best epoch is the one with the lowest negative ELBO on held-out images. Raises
     :class:`bbans.errors.RecipeError` if the images are not of the recipe's shape, or the journal's checkpoint not of
-    this recipe.
+    this recipe, and :class:`bbans.errors.TrainingPaused` when the journal's deadline is near.
     """
     check_images(recipe, images)
     data, held_out = split(recipe, images, workers.device)
@@ -244,6 +248,7 @@ def fit(
     for epoch in progress:
         if recipe.patience and epoch - state.best_epoch > recipe.patience:
             break
+        started = time.monotonic()
         train_rate = _one_epoch(state, loss, parameters, recipe, data, epoch, workers)
         rate = bits_per_dimension(state.average, held_out)
         state.epoch = epoch + 1
@@ -253,6 +258,9 @@ def fit(
         progress.set_postfix(train=f"{train_rate:.4f}", held_out=f"{rate:.4f}", best=f"{state.best_rate:.4f}")
         if workers.first:
             _write_down(journal, Epoch(epoch, train_rate, rate, active_latents(state.average, held_out)), state, recipe)
+        now = time.monotonic()
+        if state.epoch < recipe.epochs and workers.any(now + (now - started) > journal.deadline):
+            raise TrainingPaused(f"paused after {state.epoch} of {recipe.epochs} epochs; the same command goes on")
     workers.wait()
     return state.best.eval()
 

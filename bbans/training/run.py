@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,18 +43,25 @@ class Measured:
 
 
 def run(
-    recipe: Recipe, images: NDArray[np.uint8], folder: Path, progress: bool = False, workers: Workers = ALONE
+    recipe: Recipe,
+    images: NDArray[np.uint8],
+    folder: Path,
+    progress: bool = False,
+    workers: Workers = ALONE,
+    deadline: float = math.inf,
 ) -> Measured | None:
     """Train on ``images``, freeze, and leave the model, the networks it was frozen from and logs in ``folder``.
 
     A run that was stopped goes on from the checkpoints that it left there, to the very same result. Of several
     processes that train together, only the first writes and measures; the others return None. Raises
-    :class:`bbans.errors.RecipeError` if the images are not what the recipe trains on.
+    :class:`bbans.errors.RecipeError` if the images are not what the recipe trains on, and
+    :class:`bbans.errors.TrainingPaused` when it pauses for the ``deadline``, on the clock of ``time.monotonic``.
     """
     check_images(recipe, images)
     names = (POSTERIOR, *recipe.posteriors)
     journals = {
-        name: Journal(folder / log_name(name), folder / f"checkpoint-{name}.safetensors", progress) for name in names
+        name: Journal(folder / log_name(name), folder / f"checkpoint-{name}.safetensors", progress, deadline=deadline)
+        for name in names
     }
     if workers.first:
         folder.mkdir(parents=True, exist_ok=True)

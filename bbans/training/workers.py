@@ -49,6 +49,14 @@ class Workers:
         if self.size > 1:
             torch.distributed.barrier()
 
+    def any(self, here: bool) -> bool:
+        """Whether something is so in any of the processes."""
+        if self.size == 1:
+            return here
+        found = torch.tensor(float(here), device=self.device)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+        return bool(found.item())
+
     def noise(self, seed: int, epoch: int) -> torch.Generator:
         """The source of all noise of an epoch, another one in each process."""
         return torch.Generator(self.device).manual_seed((seed * 1_000_003 + epoch) * 1009 + self.rank)
