@@ -21,18 +21,15 @@ from bbans.symbols import check_numeric, count_images, find_scale, sample_of, to
 SAMPLE_IMAGES = 64
 
 
-def choose_model(array: NDArray[Any], steps: int = 0) -> Model | None:
+def choose_model(array: NDArray[Any]) -> Model | None:
     """The shipped model that codes a sample of ``array`` in the fewest bytes, or None if none fits.
 
-    A model fits if the array is made of images of its shape and holds no values but its own, and, where K = ``steps``
-    steps of inference are asked for, if it can take any.
+    A model fits if the array is made of images of its shape and holds no values but its own.
     """
     check_numeric(array)
     candidates = []
     for path in shipped_models().values() if array.size else ():
         model = read_model(path)
-        if steps and not model.takes_steps:
-            continue
         if count_images(array.shape, model.image_shape) and find_scale(array, model.symbols) is not None:
             candidates.append(model)
     if len(candidates) < 2:
@@ -79,7 +76,7 @@ def compress(
     True
     """
     codec = Codec.of(
-        resolve_model(array, model, steps),
+        resolve_model(array, model),
         posterior=posterior,
         steps=steps,
         engine=engine,
@@ -96,11 +93,11 @@ def compress(
     return file.getvalue()
 
 
-def resolve_model(array: NDArray[Any], model: str | os.PathLike[str] | Model | None, steps: int = 0) -> Model | None:
+def resolve_model(array: NDArray[Any], model: str | os.PathLike[str] | Model | None) -> Model | None:
     """The model that ``model`` means for ``array``: see :func:`compress`."""
     if model is None or isinstance(model, Model):
         return model
-    return choose_model(array, steps) if model == "auto" else load_model(model)
+    return choose_model(array) if model == "auto" else load_model(model)
 
 
 def decompress(

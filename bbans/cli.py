@@ -97,7 +97,7 @@ def compress(
         to_stdout = True
     target = output_target(output or Path(source + SUFFIX), to_stdout, force)
     array = read_npy(io.BytesIO(sys.stdin.buffer.read()) if source == STANDARD else Path(source))
-    chosen = resolve_model(array, None if model == "none" else model, steps)
+    chosen = resolve_model(array, None if model == "none" else model)
     codec = Codec.of(
         chosen, posterior=posterior, steps=steps, thorough=model == "auto", embed_model=embed_model, **coding
     )

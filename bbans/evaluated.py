@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,9 @@ from bbans.bitsback import Likelihood
 from bbans.channel_likelihood import ChannelLinearLikelihood
 from bbans.errors import ModelError
 from bbans.inference.amortized import posterior_of_outputs
-from bbans.inference.refined import Climb, RefinedPosterior, natural_gradient
+from bbans.inference.antithetic import COPIES, antithetic_gradient
+from bbans.inference.landscapes import ContextLandscape, IndependentLandscape
+from bbans.inference.refined import Climb, Landscape, RefinedPosterior, natural_gradient
 from bbans.intervals import (
     Bernoulli,
     ChannelLinearLogistic,
@@ -24,16 +27,17 @@ from bbans.intervals import (
     Uniform,
     bernoulli,
     logistic,
+    mixture_log_prob,
 )
 from bbans.intervals.distribution import Symbols
+from bbans.intervals.log_prob import Floats32, LogProb
 from bbans.likelihoods import ContextLikelihood, IndependentLikelihood
 from bbans.model import Model
-from bbans.portable.context import ConvolutionalDecoder
+from bbans.portable.context import ContextDecoder, ConvolutionalDecoder
+from bbans.portable.context_descent import ContextDescent
 from bbans.portable.engine import Engine, Evaluate
 from bbans.portable.maps import LoadedContext, Values, load_convolutions
 from bbans.portable.network import Network
-
-LOG_PROBS = {"bernoulli": bernoulli.log_prob, "discretized-logistic": logistic.log_prob}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +51,7 @@ class EvaluatedModel:
     refine: RefinedPosterior | None
 
     @staticmethod
-    def of(
-        model: Model, posterior: str, engine: Engine, steps: int = 0, climb: Climb = natural_gradient
-    ) -> EvaluatedModel:
+    def of(model: Model, posterior: str, engine: Engine, steps: int = 0, climb: Climb | None = None) -> EvaluatedModel:
         """Load both networks on ``engine``, for a posterior refined by ``steps`` steps.
 
         A ``climb`` other than the format's is for experiments only.
@@ -141,13 +143,23 @@ def _of_parameters(model: Model, parameters: NDArray[np.int64]) -> Distribution:
     return LogisticMixture.from_outputs(parameters, model.components, model.masses)
 
 
-def _refined(model: Model, engine: Engine, steps: int, climb: Climb) -> RefinedPosterior:
-    if not isinstance(model.decoder, Network):
-        raise ModelError(f"model {model.name} is convolutional, and takes no steps yet; use K = 0 or another model")
+def _refined(model: Model, engine: Engine, steps: int, climb: Climb | None) -> RefinedPosterior:
+    decoder, log_prob = model.decoder, _log_prob(model)
+    if isinstance(decoder, Network):
+        landscape: Landscape = IndependentLandscape(engine.load_gradient(decoder), log_prob)
+        return RefinedPosterior(landscape, decoder.input_magnitude, steps, climb or natural_gradient)
+    if not isinstance(decoder, ContextDecoder):
+        raise ModelError(f"model {model.name} is a residual network, which takes no steps yet; use K = 0")
+    landscape = ContextLandscape(ContextDescent.of(engine, decoder), log_prob)
     return RefinedPosterior(
-        engine.load_gradient(model.decoder),
-        LOG_PROBS[model.likelihood],
-        model.decoder.input_magnitude,
-        steps,
-        climb,
+        landscape, decoder.upward.input_magnitude, steps, climb or antithetic_gradient, copies=COPIES
     )
+
+
+def _log_prob(model: Model) -> Callable[[Floats32], LogProb]:
+    """Of pixels, as a function of a decoder's real outputs."""
+    if model.likelihood == "bernoulli":
+        return bernoulli.log_prob
+    if model.likelihood == "discretized-logistic":
+        return logistic.log_prob
+    return partial(mixture_log_prob.log_prob, model.components, model.masses)

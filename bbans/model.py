@@ -121,10 +121,6 @@ class Model:
         return {"bernoulli": 1, "discretized-logistic": 2, "channel-linear-logistic": 3}[self.likelihood]
 
     @property
-    def takes_steps(self) -> bool:
-        """Whether a posterior can be refined by K steps."""
-        return isinstance(self.decoder, Network)
-
     @property
     def channels(self) -> int:
         """Channels of an image: the length of its third axis, if it has one."""

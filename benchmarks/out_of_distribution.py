@@ -1,6 +1,8 @@
 """What images cost that a model was not made for, what K steps win back, and that zstandard bounds it.
 
-python benchmarks/out_of_distribution.py DATA
+python benchmarks/out_of_distribution.py DATA [IMAGES]
+
+With a number of images other than the default it only prints what it finds.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ from data import images_of, save
 import bbans
 
 IMAGES = 200
-STEPS = (0,)
-"""K; models with context take no steps yet."""
+STEPS = (0, 10, 50)
+"""K."""
 
 
-def cases(folder: Path) -> dict[str, tuple[str, np.ndarray]]:
+def cases(folder: Path, count: int) -> dict[str, tuple[str, np.ndarray]]:
     """For each case a model and images."""
     grey, fashion, binary = (
-        images_of(folder, data)[:IMAGES] for data in ("grey MNIST", "Fashion-MNIST", "binary MNIST")
+        images_of(folder, data)[:count] for data in ("grey MNIST", "Fashion-MNIST", "binary MNIST")
     )
     noise = np.random.default_rng(0).integers(0, 256, grey.shape, dtype=np.uint8)
     return {
@@ -40,7 +42,8 @@ def cases(folder: Path) -> dict[str, tuple[str, np.ndarray]]:
 
 def main() -> None:
     rows = []
-    for data, (name, images) in cases(Path(sys.argv[1])).items():
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else IMAGES
+    for data, (name, images) in cases(Path(sys.argv[1]), count).items():
         if name not in bbans.shipped_models():
             continue
         model = bbans.load_model(name)
@@ -56,7 +59,8 @@ def main() -> None:
         row["zstandard alone"] = 8 * len(bbans.compress(images, model=None)) / images.size
         rows.append(row)
         print(row, flush=True)
-    save("out-of-distribution", {"cases": rows})
+    if count == IMAGES:
+        save("out-of-distribution", {"cases": rows})
 
 
 if __name__ == "__main__":

@@ -208,12 +208,3 @@ def test_every_damaged_byte_is_found(kind: str) -> None:
                 codec.decompress(bytes(damaged))
             with pytest.raises(bbans.BbansError):
                 codec.decompress(data[:position])
-
-
-def test_a_model_that_takes_steps_is_chosen_for_steps() -> None:
-    images = bbans.sample_images(bbans.load_model("gg-mnist-binary"), 20)
-    chosen = bbans.choose_model(images, steps=3)
-    assert chosen is not None and chosen.takes_steps
-    assert (bbans.decompress(bbans.compress(images, steps=3)) == images).all()
-    with pytest.raises(bbans.ModelError, match="takes no steps yet"):
-        bbans.compress(images, model="mnist-binary", steps=3)

@@ -2,81 +2,208 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from conftest import random_images
+from conftest import random_images, tiny_context_model
+from hypothesis import given
+from hypothesis import strategies as st
 
 import bbans
 from bbans.errors import ModelError
 from bbans.evaluated import EvaluatedModel
 from bbans.inference.adam import adam
-from bbans.inference.refined import BLOCK_MINIMUM, STEPS_MAXIMUM, Climb, Look, View, natural_gradient
-from bbans.intervals import Distribution, bernoulli, logistic
+from bbans.inference.antithetic import COPIES, antithetic_gradient, signs
+from bbans.inference.refined import STEPS_MAXIMUM, Climb, Look, View, natural_gradient
+from bbans.intervals import Distribution, bernoulli, logistic, mixture_log_prob
 from bbans.intervals.log_prob import Floats32, LogProb
 from bbans.model import Model
-from bbans.nets import Bernoulli, DiscretizedLogistic, Likelihood
+from bbans.nets import Bernoulli, DiscretizedLogistic, Likelihood, LogisticMixture
+from bbans.portable import elementary
+from bbans.portable.backward import BackwardLayer, coarse, convolve
+from bbans.portable.context import BLOCK, NEAR
+from bbans.portable.convolution import halved, patches, places
+from bbans.portable.descent import FIRST_LIMIT
 from bbans.portable.engine import Engine
-from bbans.portable.network import Linear, Network
+from bbans.portable.network import FLOAT32_EXACT, Linear, Network
 from bbans.portable.numpy_engine import NumpyEngine
 from bbans.portable.torch_engine import TorchEngine
 
-LIKELIHOODS: dict[str, Likelihood] = {"bernoulli": Bernoulli(), "discretized-logistic": DiscretizedLogistic()}
+LIKELIHOODS: dict[str, Likelihood] = {
+    "bernoulli": Bernoulli(),
+    "discretized-logistic": DiscretizedLogistic(),
+    "logistic-mixture": LogisticMixture(3, (0, 254, 255)),
+}
+LOG_PROBS: dict[str, Callable[[Floats32], LogProb]] = {
+    "bernoulli": bernoulli.log_prob,
+    "discretized-logistic": logistic.log_prob,
+    "logistic-mixture": partial(mixture_log_prob.log_prob, 3, (0, 254, 255)),
+}
 
 
 def flat(model: Model, count: int) -> np.ndarray:
     return random_images(model, count).reshape(count, -1).astype(np.int64)
 
 
-def test_gradient_is_that_of_the_decoder(fully_connected_model: Model) -> None:
-    """Against automatic differentiation of the same integers taken for real numbers."""
-    model = fully_connected_model
-    x = flat(model, 40)
-    refine = EvaluatedModel.of(model, "amortized", NumpyEngine(), steps=1).refine
+def likely(model: Model, count: int) -> np.ndarray:
+    """Images whose pixels coding gives more than the least that it gives to every pixel."""
+    return bbans.sample_images(model, count).reshape(count, -1).astype(np.int64)
+
+
+def latents(model: Model, count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(-8000, 8000, (count, model.latents))
+
+
+def views(
+    model: Model, x: np.ndarray, z: np.ndarray, size: int | None = None, engine: Engine | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log p(x given z), and its gradient, for so many images at once."""
+    refine = EvaluatedModel.of(model, "amortized", engine or NumpyEngine(), steps=1).refine
     assert refine is not None
-    z = np.random.default_rng(0).integers(-8000, 8000, (40, 3))
-    outputs, pull_back = refine.linearize(z)
-    _, gradient = refine.log_prob(x.astype(np.float32))(outputs)
-    found = pull_back(gradient(), slice(None))
+    at = refine.landscape.log_likelihood(x)
+    found = []
+    for rows in np.split(np.arange(len(x)), range(size or len(x), len(x), size or len(x))):
+        value, gradient = at(z[rows], rows)
+        found.append((value, gradient(slice(None)).copy()))
+    value, gradient = at(z, np.arange(len(x)))
+    some = np.arange(1, len(x), 3)
+    assert (gradient(some) == np.concatenate([part for _, part in found])[some]).all()
+    return np.concatenate([part for part, _ in found]), np.concatenate([part for _, part in found])
 
+
+def in_real_numbers(layer: Linear, x: torch.Tensor) -> torch.Tensor:
+    """A layer on ``(inputs, positions, images)`` that rounds, with the derivatives of one that doesn't."""
+    weight, bias = (torch.tensor(tensor.astype(np.float64)) for tensor in (layer.weight, layer.bias))
+    y = (torch.tensordot(weight, x, 1) + bias[:, None, None]) / 2**layer.shift
+    y = y + (y.floor() - y).detach()
+    return torch.where(y > layer.minimum, y, float(layer.minimum)).clamp(max=layer.maximum)
+
+
+def looking_at(x: torch.Tensor, index: np.ndarray) -> torch.Tensor:
+    x = torch.cat([x, torch.zeros_like(x[:, :1])], 1)
+    return x[:, torch.tensor(index)].reshape(-1, index.shape[1], x.shape[2])
+
+
+def parameters(model: Model, z: torch.Tensor, x: np.ndarray) -> list[torch.Tensor]:
+    """For each channel of a pixel ``(outputs, positions, images)``."""
+    if isinstance(model.decoder, Network):
+        y = z.t()[:, None]
+        for layer in model.decoder.layers:
+            y = in_real_numbers(layer, y)
+        return [y.reshape(model.outputs_per_pixel, model.pixels, -1) / 65536]
+    upward, network = model.decoder.upward, model.decoder.context
+    size, channels = upward.sizes[-1], len(network.heads)
+    h = z.t().reshape(upward.inputs, -1, len(z))
+    for before, after, convolution in zip(upward.sizes, upward.sizes[1:], upward.layers, strict=False):
+        h = in_real_numbers(convolution.product, looking_at(h, patches(before, after, convolution.kernel)))
+    seen = network.pixel_input(x.T.reshape(-1, channels, len(x)).astype(np.float32)).swapaxes(0, 1)
+    seen = np.concatenate([seen, np.full_like(seen[:1], network.pixel_input.unit)])
+    pixels = torch.tensor(seen.astype(np.float64))
+    window = looking_at(pixels, places(size, size, network.window_offsets))
+    h = in_real_numbers(network.window, torch.cat([window, h]))
+    for block in network.blocks:
+        mixed = in_real_numbers(block.mix, looking_at(h, places(size, size, BLOCK)))
+        h = torch.relu(h + in_real_numbers(block.project, mixed)).clamp(max=network.hidden_maximum)
+    near = torch.cat([looking_at(pixels[:channels], places(size, size, (offset,))) for offset in NEAR])
+    found = []
+    for channel, head in enumerate(network.heads):
+        hidden = in_real_numbers(head.hidden, torch.cat([h, pixels[:channel]]))
+        found.append(in_real_numbers(head.output, torch.cat([hidden, near, pixels[:channel]])) / 65536)
+    return found
+
+
+def test_gradient_is_that_of_the_decoder(model: Model) -> None:
+    """Against automatic differentiation of the same integers taken for real numbers."""
+    x, z = likely(model, 40), latents(model, 40)
+    value, gradient = views(model, x, z)
     inputs = torch.tensor(z.astype(np.float64), requires_grad=True)
-    y = inputs
-    for layer in model.decoder.layers:
-        weight, bias = (torch.tensor(tensor.astype(np.float64)) for tensor in (layer.weight, layer.bias))
-        y = ((y @ weight.t() + bias) / 2**layer.shift).clamp(layer.minimum, layer.maximum)
-    log_prob = LIKELIHOODS[model.likelihood].log_prob(y / 65536, torch.tensor(x.astype(np.float64)))
-    (expected,) = torch.autograd.grad(log_prob.sum(), inputs)
-    assert np.abs(found - expected.numpy()).max() < 0.05 * np.abs(expected.numpy()).max()
+    found = parameters(model, inputs, x)
+    expected = torch.zeros(())
+    for channel, outputs in enumerate(found):
+        pixels = torch.tensor(x[:, channel :: len(found)].astype(np.float64))
+        kinds = outputs.permute(2, 0, 1).flatten(1)
+        expected = expected + LIKELIHOODS[model.likelihood].log_prob(kinds, pixels).sum(1)
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), inputs)
+    assert value == pytest.approx(expected.detach().numpy(), abs=0.002 * model.pixels)
+    assert np.abs(gradient - expected_gradient.numpy()).max() < 0.05 * np.abs(expected_gradient.numpy()).max()
 
 
-@pytest.mark.parametrize(
-    ("likelihood", "log_prob"),
-    [("bernoulli", bernoulli.log_prob), ("discretized-logistic", logistic.log_prob)],
-)
-def test_log_probabilities_and_their_gradients(likelihood: str, log_prob: Callable[[Floats32], LogProb]) -> None:
-    """Tables against automatic differentiation, first and last level and values far out included."""
+def test_what_is_climbed_is_what_is_coded(model: Model) -> None:
+    x = likely(model, 10)
+    evaluated = EvaluatedModel.of(model, "amortized", NumpyEngine())
+    z = np.random.default_rng(0).integers(0, 1 << model.latent_precision, (10, model.latents))
+    value, _ = views(model, x, evaluated.bins.centres[z])
+    assert -value.sum() / math.log(2) == pytest.approx(evaluated.likelihood(z).bits(x), abs=0.005 * x.size)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_log_probabilities_and_their_gradients(likelihood: str) -> None:
+    """Tables against automatic differentiation, levels that are special and values far out included."""
     rng = np.random.default_rng(0)
-    named = LIKELIHOODS[likelihood]
+    named, log_prob = LIKELIHOODS[likelihood], LOG_PROBS[likelihood]
+    kinds = named.outputs_per_pixel
     x = rng.integers(0, named.symbols, (50, 40)).astype(np.float32)
     x[:10], x[10:20] = 0, named.symbols - 1
-    outputs = rng.normal(0, 1.5, (50, 40 * named.outputs_per_pixel)).clip(-3.9, 3.9).astype(np.float32)
+    outputs = rng.normal(0, 1.5, (50, 40 * kinds)).clip(-3.9, 3.9).astype(np.float32)
     tensor = torch.tensor(outputs, dtype=torch.float64, requires_grad=True)
     exact = named.log_prob(tensor, torch.tensor(x, dtype=torch.float64))
     (expected,) = torch.autograd.grad(exact.sum(), tensor)
     sums, gradient = log_prob(x)(outputs)
-    parts = np.split(outputs, named.outputs_per_pixel, axis=1)
+    parts = np.split(outputs, kinds, axis=1)
     single = log_prob(x.reshape(-1, 1))(np.stack([part.ravel() for part in parts], axis=1))[0].reshape(x.shape)
-    assert (single.sum(axis=1) == sums).all()
+    assert (single.sum(axis=1) == sums).all() and (np.rint(single * 65536) == single * 65536).all()
     possible = exact.detach().numpy().reshape(x.shape).clip(min=-13)  # what is less likely, coding doesn't know
     assert (np.abs(single.clip(min=-13) - possible) < 0.01 - 0.004 * possible).all()
-    tolerance = np.full(outputs.shape, 0.03)
-    if likelihood == "discretized-logistic":
-        tolerance[:, :40] *= 128 * np.exp(-outputs[:, 40:])  # means are in 128 levels
-    error = np.abs(gradient() - expected.numpy())
-    assert (error <= tolerance + 0.03 * np.abs(expected.numpy())).all()
+    scales = {"bernoulli": 0, "discretized-logistic": 1, "logistic-mixture": 3}[likelihood]
+    shape = (50, kinds, 40)
+    found, wanted, outputs = gradient().reshape(shape), expected.numpy().reshape(shape), outputs.reshape(shape)
+    tolerance = np.full(shape, 0.03)
+    if scales:  # means are in 128 levels
+        tolerance[:, kinds - 2 * scales : kinds - scales] *= 128 * np.exp(-outputs[:, kinds - scales :])
+    known = possible > (-10 if likelihood == "logistic-mixture" else -14)
+    assert known.mean() > 0.4
+    assert ((np.abs(found - wanted) <= tolerance + 0.03 * np.abs(wanted)) | ~known[:, None]).all()
+    some = np.arange(3, 50, 4)
+    again, gradient = log_prob(x)(outputs[some].reshape(len(some), -1), some)
+    assert (again == sums[some]).all() and (gradient().reshape(-1, *shape[1:]) == found[some]).all()
+
+
+@given(
+    height=st.integers(1, 6),
+    width=st.integers(1, 6),
+    change=st.sampled_from(["same", "halved", "doubled"]),
+    kernel=st.sampled_from([1, 3, 5]),
+    engine=st.sampled_from([NumpyEngine(), TorchEngine("cpu")]),
+)
+def test_convolutions_backward_are_those_forward_transposed(
+    height: int, width: int, change: str, kernel: int, engine: Engine
+) -> None:
+    rng = np.random.default_rng(height * width)
+    size = (height, width)
+    before, after = {"same": (size, size), "halved": (size, halved(size)), "doubled": (halved(size), size)}[change]
+    index = patches(before, after, kernel)
+    weight = rng.integers(-200, 200, (3, 2 * kernel**2)).astype(np.int16)
+    layer = Linear(weight, np.zeros(3, np.int64), 0, -FLOAT32_EXACT, FLOAT32_EXACT)
+    x = rng.integers(-99, 99, (2, math.prod(before), 4)).astype(np.float32)
+    gradient = rng.integers(-99, 99, (3, math.prod(after), 4)).astype(np.float32)
+    gradient[0, 0] = FIRST_LIMIT  # its unit is 1
+    there = convolve(engine.load_sums(weight, 99), x, index).astype(np.float64)
+    back = BackwardLayer.of_first(engine, layer, index, math.prod(before))(gradient)
+    assert ((there * gradient).sum(axis=(0, 1)) == (x * back).sum(axis=(0, 1))).all()
+
+
+@given(size=st.integers(1, 300), largest=st.sampled_from([1, 30, 1000, 32767]), looks=st.sampled_from([1, 4]))
+def test_sums_of_coarse_gradients_are_exact(size: int, largest: int, looks: int) -> None:
+    weight = np.random.default_rng(size).integers(-largest, largest + 1, (3, size)).astype(np.int16)
+    rounded, step, limit = coarse(weight, looks)
+    assert np.abs(rounded.astype(np.int64)).sum(axis=1).max() * limit * looks <= FLOAT32_EXACT
+    assert np.abs(rounded * step - weight).max() <= step / 2 and (step == 1 or limit == 511)
 
 
 def test_engines_agree_on_gradients(fully_connected_model: Model) -> None:
@@ -103,9 +230,11 @@ def information(distribution: Distribution, symbols: np.ndarray) -> float:
     return float(np.sum(distribution.precision - np.log2(distribution.interval(symbols)[1].astype(float))))
 
 
-def cost(model: Model, images: np.ndarray, steps: int, climb: Climb = natural_gradient) -> float:
+def cost(
+    model: Model, images: np.ndarray, steps: int, climb: Climb | None = None, posterior: str = "amortized"
+) -> float:
     """Negative ELBO in bits, averaged over a few samples."""
-    evaluated = EvaluatedModel.of(model, "amortized", NumpyEngine(), steps, climb)
+    evaluated = EvaluatedModel.of(model, posterior, NumpyEngine(), steps, climb)
     x = images.reshape(len(images), -1).astype(np.int64)
     q = evaluated.posterior(x)
     total = 0.0
@@ -183,8 +312,47 @@ def test_log_prob_never_falls_and_images_that_have_arrived_rest(fully_connected_
         assert (more >= fewer).all()
 
 
-def test_the_posterior_does_not_depend_on_the_batch_or_the_engine(fully_connected_model: Model) -> None:
-    model = fully_connected_model
+def test_no_step_leads_down_where_posteriors_are_broad(model: Model) -> None:
+    """On average at the two points that a step looks from; images that have arrived take no more steps."""
+    x = flat(model, 30)
+    fewest = []
+
+    def recorded(look: Look, mean: np.ndarray, log_deviation: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        looks = []
+
+        def counted(z: np.ndarray, rows: np.ndarray) -> View:
+            looks.append(len(rows))
+            return look(z, rows)
+
+        def height(place: np.ndarray, step: int) -> np.ndarray:
+            away = elementary.exponential(log_deviation) * signs(step, mean.shape[1])
+            return look(np.concatenate([place + away, place - away]), np.arange(2 * len(mean))).height.reshape(2, -1)
+
+        places = [antithetic_gradient(look, mean, log_deviation, steps)[0] for steps in range(6)]
+        for step, (before, after) in enumerate(pairwise(places)):
+            moved = (before != after).any(axis=1)
+            assert (height(after, step).sum(axis=0) > height(before, step).sum(axis=0))[moved].all()
+        assert (places[0] == mean).all() and (places[1] != mean).any()
+        refined = antithetic_gradient(counted, mean, log_deviation, STEPS_MAXIMUM)
+        assert looks == sorted(looks, reverse=True) and len(looks) < STEPS_MAXIMUM
+        fewest.append(len(looks))
+        return refined
+
+    evaluated = EvaluatedModel.of(model, "amortized", NumpyEngine(), 1, recorded)
+    assert evaluated.refine is not None
+    replace(evaluated.refine, copies=COPIES)(evaluated.evaluate_encoder(x), x)
+    assert fewest
+
+
+def test_gradients_do_not_depend_on_the_batch_or_the_engine(model: Model) -> None:
+    x, z = flat(model, 20), latents(model, 20)
+    value, gradient = views(model, x, z)
+    assert (gradient != 0).any()
+    for other in (views(model, x, z, 1), views(model, x, z, 7), views(model, x, z, engine=TorchEngine("cpu"))):
+        assert (other[0] == value).all() and (other[1] == gradient).all()
+
+
+def test_the_posterior_does_not_depend_on_the_batch_or_the_engine(model: Model) -> None:
     x = flat(model, 30)
     evaluated = EvaluatedModel.of(model, "amortized", NumpyEngine(), steps=20)
     together = evaluated.posterior(x)
@@ -195,15 +363,29 @@ def test_the_posterior_does_not_depend_on_the_batch_or_the_engine(fully_connecte
     assert (together.mean == with_torch.mean).all()
 
 
-def test_the_posterior_does_not_depend_on_the_number_of_threads(binary_model: Model) -> None:
-    x = flat(binary_model, 2 * BLOCK_MINIMUM + 3)
-    evaluated = EvaluatedModel.of(binary_model, "amortized", NumpyEngine(), steps=2)
+@pytest.mark.parametrize("kind", ["fully connected", "context"])
+def test_the_posterior_does_not_depend_on_the_number_of_threads(kind: str, binary_model: Model) -> None:
+    model = binary_model if kind == "fully connected" else tiny_context_model("bernoulli")
+    evaluated = EvaluatedModel.of(model, "amortized", NumpyEngine(), steps=2)
+    assert evaluated.refine is not None
+    x = flat(model, 2 * evaluated.refine.landscape.block[0] + 3)
     one, three = evaluated.posterior(x), evaluated.on_threads(3).posterior(x)
     assert (one.mean == three.mean).all()
 
 
-def test_files_with_steps_round_trip(fully_connected_model: Model) -> None:
-    model = fully_connected_model
+@pytest.mark.parametrize("posterior", ["amortized", "half-asleep"])
+@pytest.mark.parametrize("name", ["mnist-binary", "mnist"])
+def test_steps_win_on_models_with_context(name: str, posterior: str) -> None:
+    """Most where the encoder was not made for the images, and with more steps; but also on the model's own."""
+    model = bbans.load_model(name)
+    drawn = bbans.sample_images(model, 24)
+    costs = [cost(model, drawn, steps, posterior=posterior) for steps in (0, 1, 10)]
+    assert max(costs[1:]) < costs[0]
+    costs = [cost(model, model.symbols - 1 - drawn[:8], steps, posterior=posterior) for steps in (0, 1, 10)]
+    assert costs[2] < costs[1] < 0.99 * costs[0]
+
+
+def test_files_with_steps_round_trip(model: Model) -> None:
     images = bbans.sample_images(model, 60)
     codec = bbans.Codec.of(model, steps=4)
     data = codec.compress(images, chunk_size=25)
@@ -212,6 +394,23 @@ def test_files_with_steps_round_trip(fully_connected_model: Model) -> None:
         assert (compressed.read() == images).all()
     with pytest.raises(ModelError, match="4 steps"):
         bbans.Codec.of(model).decompress(data)
+
+
+@pytest.mark.parametrize("image_shape", [(5, 4), (6, 3, 3)])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "discretized-logistic", "logistic-mixture"])
+def test_files_of_every_kind_of_context_model_round_trip_with_steps(
+    likelihood: str, image_shape: tuple[int, ...]
+) -> None:
+    model = tiny_context_model(likelihood, image_shape)
+    x = np.concatenate([likely(model, 20), flat(model, 3)])
+    coders = [
+        bbans.Codec.of(model, steps=3, engine=engine).chunk_coder(threads)
+        for engine, threads in (("numpy", 1), ("torch", 2))
+    ]
+    payload = coders[0].encode(x)
+    assert payload != bbans.Codec.of(model).chunk_coder().encode(x)
+    assert payload == coders[1].encode(x)
+    assert (coders[1].decode(payload, len(x)) == x).all()
 
 
 def test_absurd_numbers_of_steps_are_refused(fully_connected_model: Model) -> None:

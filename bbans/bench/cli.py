@@ -95,7 +95,7 @@ def rate_vs_steps(
         figure, kind = new_figure(), plot.suffix[1:].lower()
         check_format(figure, kind)
     array = read_images(data, images)
-    chosen = resolve_model(array, model, max(steps))
+    chosen = resolve_model(array, model)
     if chosen is None:
         raise BenchmarkError(f"no shipped model fits {data} ({array.dtype}, shape {array.shape}); --model names others")
     wanted = list(dict.fromkeys(posteriors)) or list(chosen.encoders)

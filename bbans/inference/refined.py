@@ -3,11 +3,13 @@
 The decoder has the image before it needs q, so it repeats the same K steps. For that every number here is the same
 on every machine: the gradient runs backward through the frozen decoder by the rules of :mod:`bbans.portable.descent`,
 log p(x, z) is a sum that float64 holds exactly (:mod:`bbans.intervals.log_prob`), and the rest is float64 with
-correctly rounded operations only, each element for itself.
+correctly rounded operations only, each element for itself. What kind of decoder is climbed, only its
+:class:`Landscape` knows (:mod:`bbans.inference.landscapes`).
 
-How the steps are taken is part of the format: :func:`natural_gradient`. The paper's way, :mod:`bbans.inference.adam`,
-is here to be measured against: ``benchmarks/steps.py``. The paper moves the standard deviations too; with the mean in
-place that gains less than a thousandth of a file.
+How the steps are taken is part of the format: :func:`natural_gradient`, at the mean, for fully connected decoders, and
+:func:`bbans.inference.antithetic.antithetic_gradient` for those whose pixels depend on those before them. The paper's
+way, :mod:`bbans.inference.adam`, is here to be measured against: ``benchmarks/steps.py``. The paper moves the standard
+deviations too; with the mean in place that gains less than a thousandth of a file.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +30,30 @@ from bbans.intervals.gaussian import (
     MEAN_FRACTION,
     MEAN_MAXIMUM,
 )
-from bbans.intervals.log_prob import Floats32, LogProb
 from bbans.parallel import map_in_order
 from bbans.portable import elementary
 from bbans.portable.elementary import Floats
-from bbans.portable.engine import Linearize, Rows
+from bbans.portable.engine import Rows
 
 STEPS_MAXIMUM = 1000
-BLOCK_MINIMUM, BLOCK_MAXIMUM = 32, 256
-"""Images that climb together: enough for the matrix products, few enough to stay in cache."""
+
+LogLikelihood = Callable[[NDArray[np.int64], NDArray[np.intp]], tuple[Floats, Callable[[Rows], Floats]]]
+"""From the centres of latents, int64 ``(rows, latents)``, and which of the images they are for, ``(rows,)``, to log p(x
+given z) in nats, float64 ``(rows,)``, and what computes its gradient with respect to one unit of each centre, float64
+``(rows, latents)``, for some of these. Nothing about an image depends on the others."""
+
+
+class Landscape(Protocol):
+    """A decoder, as what climbs it sees it."""
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """How many images climb together, at least and at most: enough for the matrix products, few enough to stay in
+        cache.
+        """
+
+    def log_likelihood(self, x: Symbols) -> LogLikelihood:
+        """For images int64 ``(images, pixels)``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +68,8 @@ class View:
 
 
 Look = Callable[[Floats, NDArray[np.intp]], View]
-"""From latents ``(images, latents)``, and which of all the images they are for, ``(images,)``, ascending. What is to
-be seen must be looked at before the next look."""
+"""From latents ``(rows, latents)``, and which of all the images they are for, ``(rows,)``, ascending; copies of the
+images come after them in the same order. What is to be seen must be looked at before the next look."""
 Climb = Callable[[Look, Floats, Floats, int], tuple[Floats, Floats]]
 """From the views, mean and log standard deviation ``(images, latents)`` and K to mean and log standard deviation."""
 
@@ -156,13 +174,12 @@ def _step(climbers: _Climbers, look: Look, last: bool) -> _Climbers:
 class RefinedPosterior:
     """K steps on top of any posterior, for one decoder."""
 
-    linearize: Linearize
-    """The decoder."""
-    log_prob: Callable[[Floats32], LogProb]
-    """For pixels, float32 ``(images, pixels)``."""
+    landscape: Landscape
     input_magnitude: int
     steps: int
     climb: Climb = natural_gradient
+    copies: int = 1
+    """How many places the climb may look at for each image at once."""
     threads: int = 1
     """How many blocks of images climb at once."""
 
@@ -170,7 +187,8 @@ class RefinedPosterior:
         """What an encoder puts out, int64 ``(images, 2 * latents)``, for images ``x`` int64 ``(images, pixels)``,
         after the steps.
         """
-        size = min(BLOCK_MAXIMUM, max(BLOCK_MINIMUM, math.ceil(len(x) / self.threads)))
+        least, most = self.landscape.block
+        size = min(most, max(least, math.ceil(len(x) / self.threads)))
         blocks = [slice(first, first + size) for first in range(0, len(x), size)]
         if len(blocks) == 1:
             return self._block(outputs, x)
@@ -180,20 +198,15 @@ class RefinedPosterior:
 
     def _block(self, outputs: NDArray[np.int64], x: Symbols) -> NDArray[np.int64]:
         mean, log_deviation = np.split(np.ldexp(outputs.astype(np.float64), -MEAN_FRACTION), 2, axis=1)
-        log_prob = self.log_prob(x.astype(np.float32))
+        log_likelihood = self.landscape.log_likelihood(np.tile(x, (self.copies, 1)))
 
         def look(z: Floats, rows: NDArray[np.intp]) -> View:
             centre = np.rint(np.ldexp(z, CENTRE_FRACTION)).astype(np.int64)
             centre = np.minimum(np.maximum(centre, -self.input_magnitude), self.input_magnitude)
-            outputs, pull_back = self.linearize(centre)
-            log_likelihood, gradient = log_prob(outputs, None if len(rows) == len(x) else rows)
+            likelihood, gradient = log_likelihood(centre, rows)
             squares = (centre * centre).sum(axis=1).astype(np.float64)
-            height = log_likelihood - np.ldexp(squares, -2 * CENTRE_FRACTION - 1)
-
-            def slope(rows: Rows) -> Floats:
-                return np.ldexp(pull_back(gradient()[rows], rows), CENTRE_FRACTION)
-
-            return View(height[:, None], slope)
+            height = likelihood - np.ldexp(squares, -2 * CENTRE_FRACTION - 1)
+            return View(height[:, None], lambda rows: np.ldexp(gradient(rows), CENTRE_FRACTION))
 
         refined = self.climb(look, limited_mean(mean), limited_log_deviation(log_deviation), self.steps)
         return np.rint(np.ldexp(np.concatenate(refined, axis=1), MEAN_FRACTION)).astype(np.int64)

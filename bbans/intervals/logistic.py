@@ -66,9 +66,9 @@ def _quantiles() -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, eq=False)
-class _LogProbTables:
+class LogProbTables:
     """By standardized edge: the logistic function F and 1 - F, and their logs. By the log of a scale, s: exp(-s) in
-    steps of the edges' grid; log(1 - exp(-exp(-s))), and its derivative.
+    steps of the edges' grid; 1 - exp(-exp(-s)), its log, and the derivative of that.
     """
 
     up_to: Floats32
@@ -76,12 +76,14 @@ class _LogProbTables:
     log_up_to: Floats32
     log_beyond: Floats32
     inverse: Floats32
+    width: Floats32
     log_width: Floats32
     log_width_slope: Floats32
 
 
 @cache
-def _log_prob_tables() -> _LogProbTables:
+def log_prob_tables() -> LogProbTables:
+    """With a node every ``2**-LOG_PROB_BITS``."""
     unit = float(1 << LOG_PROB_BITS)
     edges = np.arange(-LOG_PROB_LIMIT << LOG_PROB_BITS, (LOG_PROB_LIMIT << LOG_PROB_BITS) + 1) / unit
     up_to = elementary.logistic(edges)
@@ -90,13 +92,14 @@ def _log_prob_tables() -> _LogProbTables:
     up_to[0], up_to[-1] = beyond[-1], beyond[0] = 0.0, 1.0
     log_scales = np.arange(LOG_SCALE_MINIMUM << LOG_PROB_BITS, (LOG_SCALE_MAXIMUM << LOG_PROB_BITS) + 1) / unit
     inverse = elementary.exponential(-log_scales)
-    rest = elementary.exponential(-inverse)
-    log_width = multiples(elementary.logarithm(1.0 - rest))
+    width = 1.0 - elementary.exponential(-inverse)
+    log_width = multiples(elementary.logarithm(width))
     log_width_slope = -inverse / (elementary.exponential(inverse) - 1.0)
-    tables = [table.astype(np.float32) for table in (up_to, beyond, *logs, inverse * unit, log_width, log_width_slope)]
+    found = (up_to, beyond, *logs, inverse * unit, width, log_width, log_width_slope)
+    tables = [table.astype(np.float32) for table in found]
     for table in tables:
         table.flags.writeable = False
-    return _LogProbTables(*tables)
+    return LogProbTables(*tables)
 
 
 def log_prob(x: Floats32) -> LogProb:
@@ -107,7 +110,7 @@ def log_prob(x: Floats32) -> LogProb:
     log F(a) + log F(-b) + log(1 - exp(b - a)), of which the first level has only the first term and the last level
     only the second.
     """
-    tables = _log_prob_tables()
+    tables = log_prob_tables()
     unit = np.float32(1 << LOG_PROB_BITS)
     half = np.float32(0.5)
     centre = np.float32(LOG_PROB_LIMIT) * unit + half

@@ -42,7 +42,7 @@ _inverse_scales = cache(lambda: inverse_scales(LOG_SCALE_MINIMUM, LOG_SCALE_MAXI
 
 
 @cache
-def _weights() -> NDArray[np.float64]:
+def weight_table() -> NDArray[np.float64]:
     """exp(-step), in units that make the largest weight an integer of 20 bits."""
     steps = np.arange((LOG_WEIGHT_RANGE << LOG_WEIGHT_BITS) + 1) / float(1 << LOG_WEIGHT_BITS)
     table: NDArray[np.float64] = np.rint(elementary.exponential(-steps) * float(1 << 20))
@@ -57,7 +57,7 @@ def look_up_weights(log_weights: Signed) -> Signed:
     """
     below = log_weights.max(axis=0) - log_weights
     step = np.minimum(below >> (LOG_SCALE_FRACTION - LOG_WEIGHT_BITS), LOG_WEIGHT_RANGE << LOG_WEIGHT_BITS)
-    share = _weights()[step]
+    share = weight_table()[step]
     share *= float(WEIGHT_TOTAL) / share.sum(axis=0)  # integers below 2**53: the same sum in any order
     weights: Signed = np.floor(share).astype(np.int64)
     return weights

@@ -49,6 +49,11 @@ class Linear:
         return max(-self.minimum, self.maximum)
 
 
+def largest_sum(weight: NDArray[np.int16], input_magnitude: int) -> int:
+    """The largest magnitude that a sum of a product ``(outputs, inputs)``, whole or partial, can have."""
+    return int(np.abs(weight.astype(np.int64)).sum(axis=1).max()) * input_magnitude
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """Layers, one after the other, on integers up to a known magnitude.

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
-from bbans.portable.engine import Evaluate, Linearize, Product, PullBack, Rows
-from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network
+from bbans.portable.engine import Evaluate, Linearize, Product, PullBack, Rows, Sums
+from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network, largest_sum
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,6 @@ class NumpyEngine:
         weight = np.ldexp(layer.weight.astype(kind), -layer.shift)
         bias = np.ldexp(layer.bias.astype(kind), -layer.shift)[:, None]
         minimum, maximum = kind(layer.minimum), kind(layer.maximum)
-
         memory = _Memory()
 
         def product(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -66,6 +65,11 @@ class NumpyEngine:
             return y.astype(np.float32, copy=False)
 
         return product
+
+    def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
+        kind = np.float32 if largest_sum(weight, input_magnitude) <= FLOAT32_EXACT else np.float64
+        loaded = weight.astype(kind)
+        return lambda columns: loaded @ columns.astype(kind, copy=False)
 
     def load_gradient(self, network: Network) -> Linearize:
         forward = [_Layer.of(*pair) for pair in zip(network.layers, network.bounds(), strict=True)]

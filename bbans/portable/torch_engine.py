@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bbans.errors import CoreError
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
-from bbans.portable.engine import Evaluate, Linearize, Product, PullBack, Rows
-from bbans.portable.network import OUTPUT_FRACTION, Linear, Network
+from bbans.portable.engine import Evaluate, Linearize, Product, PullBack, Rows, Sums
+from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network, largest_sum
 
 DEVICE_NAMES = ("auto", "cpu", "cuda")
 
@@ -63,6 +63,17 @@ class TorchEngine:
             return result
 
         return product
+
+    def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
+        kind = torch.float32 if largest_sum(weight, input_magnitude) <= FLOAT32_EXACT else torch.float64
+        loaded = self._tensor(weight)
+
+        @torch.inference_mode()
+        def sums(columns: NDArray[Any]) -> NDArray[Any]:
+            result: NDArray[Any] = torch.matmul(loaded, self._tensor(columns)).to(kind).cpu().numpy()
+            return result
+
+        return sums
 
     def load_gradient(self, network: Network) -> Linearize:
         forward = [self._layer(layer) for layer in network.layers]

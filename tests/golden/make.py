@@ -83,6 +83,10 @@ CASES = {
     "gg-mnist": Case(lambda: drawn(GREY, 45), GREY, 20),
     "gg-mnist-half-asleep-5-steps": Case(lambda: drawn(GREY, 20), GREY, posterior="half-asleep", steps=5),
     "mnist-binary": Case(lambda: drawn("mnist-binary", 40), "mnist-binary", 25),
+    "mnist-binary-half-asleep-5-steps": Case(
+        lambda: drawn("mnist-binary", 12), "mnist-binary", 7, posterior="half-asleep", steps=5
+    ),
+    "mnist-3-steps": Case(lambda: drawn("mnist", 6), "mnist", steps=3),
     "embedded": Case(coins, small_model(), 1500, embed_model=True),
     "stored": Case(stored, chunk_size=7),
 }
