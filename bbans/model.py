@@ -121,7 +121,6 @@ class Model:
         return {"bernoulli": 1, "discretized-logistic": 2, "channel-linear-logistic": 3}[self.likelihood]
 
     @property
-    @property
     def channels(self) -> int:
         """Channels of an image: the length of its third axis, if it has one."""
         return self.image_shape[2] if len(self.image_shape) == 3 else 1

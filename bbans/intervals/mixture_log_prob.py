@@ -23,7 +23,7 @@ FLOAT32_BITS = 23
 
 
 def log_prob(components: int, levels: tuple[int, ...], x: Floats32) -> LogProb:
-    """Log p(x) as a function of the real outputs that :class:`bbans.intervals.mixture.LogisticMixture` takes as integers.
+    """Log p(x) as a function of the real outputs that :class:`.LogisticMixture` takes as integers.
 
     ``x`` is ``(images, pixels)`` with values 0.0 to 255.0; outputs and gradient are ``(images, outputs * pixels)``. The
     probability is what the weights give the point masses and the components, added up in the order of the outputs,
