@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.errors import ModelError
-from bbans.portable.convolution import ConvolutionalNetwork, Line, Offsets, Size, check_exact
+from bbans.portable.convolution import ConvolutionalNetwork, Line, Offsets, Size
 from bbans.portable.network import Linear
 
 NEAR: Offsets = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2))
@@ -187,4 +187,4 @@ def diagonals(size: Size, slope: int) -> list[Line]:
 def _check(layer: Linear, name: str, inputs: int, outputs: int, magnitude: int) -> None:
     if layer.weight.shape != (outputs, inputs):
         raise ModelError(f"{name}: expected weights of shape {(outputs, inputs)}, got {layer.weight.shape}")
-    check_exact(layer, magnitude, name)
+    layer.check(magnitude, name)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.errors import ModelError
-from bbans.portable.network import FLOAT32_EXACT, FLOAT64_EXACT, Linear
+from bbans.portable.network import FLOAT32_EXACT, Linear
 
 Size = tuple[int, int]
 """Height and width."""
@@ -135,21 +135,9 @@ def chain(magnitudes: list[int], layers: list[Linear]) -> list[int]:
     Raises :class:`bbans.errors.ModelError` if a sum could be inexact.
     """
     for index, layer in enumerate(layers):
-        check_exact(layer, magnitudes[-1], f"layer {index}")
+        layer.check(magnitudes[-1], f"layer {index}")
         magnitudes = [*magnitudes, layer.output_magnitude]
     return magnitudes
-
-
-def check_exact(layer: Linear, input_magnitude: int, name: str) -> None:
-    """Raise :class:`bbans.errors.ModelError` if a sum of this layer could be inexact, or its numbers make no sense."""
-    if layer.bias.shape != layer.weight.shape[:1]:
-        raise ModelError(f"{name}: weights of shape {layer.weight.shape} and biases of shape {layer.bias.shape}")
-    if not 0 <= layer.shift < 53 or layer.minimum > layer.maximum:
-        raise ModelError(
-            f"{name}: a shift of {layer.shift} bits and a range of {layer.minimum} to {layer.maximum} make no sense"
-        )
-    if layer.bound(input_magnitude) > FLOAT64_EXACT:
-        raise ModelError(f"{name}: sums can reach {layer.bound(input_magnitude)}, over 2**53, and would not be exact")
 
 
 def patches(before: Size, after: Size, kernel: int) -> NDArray[np.intp]:

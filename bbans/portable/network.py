@@ -48,6 +48,18 @@ class Linear:
         """The largest magnitude of a result."""
         return max(-self.minimum, self.maximum)
 
+    def check(self, input_magnitude: int, name: str) -> None:
+        """Raise :class:`bbans.errors.ModelError` if a sum could be inexact, or the layer's numbers make no sense."""
+        if self.bias.shape != self.weight.shape[:1]:
+            raise ModelError(f"{name}: weights of shape {self.weight.shape} and biases of shape {self.bias.shape}")
+        if not 0 <= self.shift < 53 or self.minimum > self.maximum:
+            raise ModelError(
+                f"{name}: a shift of {self.shift} bits and a range of {self.minimum} to {self.maximum} make no sense"
+            )
+        bound = self.bound(input_magnitude)
+        if bound > FLOAT64_EXACT:
+            raise ModelError(f"{name}: sums can reach {bound}, over 2**53, and would not be exact")
+
 
 def largest_sum(weight: NDArray[np.int16], input_magnitude: int) -> int:
     """The largest magnitude that a sum of a product ``(outputs, inputs)``, whole or partial, can have."""
@@ -67,22 +79,12 @@ class Network:
     def __post_init__(self) -> None:
         if not self.layers:
             raise ModelError("a network needs at least one layer")
-        width = self.inputs
+        width, magnitude = self.inputs, self.input_magnitude
         for index, layer in enumerate(self.layers):
-            if layer.weight.shape[1] != width or layer.bias.shape != layer.weight.shape[:1]:
-                raise ModelError(
-                    f"layer {index}: expected {width} inputs and a bias an output, got weights of shape "
-                    f"{layer.weight.shape} and biases of shape {layer.bias.shape}"
-                )
-            if not 0 <= layer.shift < 53 or layer.minimum > layer.maximum:
-                raise ModelError(
-                    f"layer {index}: a shift of {layer.shift} bits and a range of {layer.minimum} to "
-                    f"{layer.maximum} make no sense"
-                )
-            width = layer.weight.shape[0]
-        for index, bound in enumerate(self.bounds()):
-            if bound > FLOAT64_EXACT:
-                raise ModelError(f"layer {index}: sums can reach {bound}, over 2**53, and would not be exact")
+            if layer.weight.shape[1] != width:
+                raise ModelError(f"layer {index}: expected {width} inputs, got weights of shape {layer.weight.shape}")
+            layer.check(magnitude, f"layer {index}")
+            width, magnitude = layer.weight.shape[0], layer.output_magnitude
 
     @property
     def inputs(self) -> int:
