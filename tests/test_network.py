@@ -98,7 +98,7 @@ def test_a_layer_that_could_be_inexact_is_refused() -> None:
     ("layer", "match"),
     [
         (Linear(np.ones((3, 9), np.int16), np.zeros(3, np.int64), 1, 0, 5), "expected 11 inputs"),
-        (Linear(np.ones((3, 11), np.int16), np.zeros(4, np.int64), 1, 0, 5), "a bias an output"),
+        (Linear(np.ones((3, 11), np.int16), np.zeros(4, np.int64), 1, 0, 5), "biases of shape"),
         (Linear(np.ones((3, 11), np.int16), np.zeros(3, np.int64), -1, 0, 5), "make no sense"),
         (Linear(np.ones((3, 11), np.int16), np.zeros(3, np.int64), 1, 6, 5), "make no sense"),
     ],
