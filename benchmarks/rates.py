@@ -1,17 +1,20 @@
 """Rates of whole files, every byte counted, against the ELBO of the network before and after freezing.
 
-python benchmarks/rates.py DATA
+python benchmarks/rates.py DATA [MODEL ...]
+
+With names, only these models are measured; what is known of the others stays.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from data import MODELS, save, shipped, test_images
+from data import MODELS, RESULTS, save, shipped, test_images
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -23,7 +26,8 @@ from bbans.training.recipe import load_recipe
 from bbans.training.run import frozen_bits_per_dimension, network_name
 
 COUNTS = (0, 1, 2, 3, 17, 1000, 10000)
-SAMPLES = 5
+SAMPLED = 20_000
+"""Images that an ELBO is averaged over, with a new sample of the latents whenever the images are used up."""
 SINGLES = 100
 """How many images are also written alone."""
 
@@ -58,11 +62,12 @@ def measure(name: str, folder: Path) -> dict[str, object]:
         if count >= 1000:
             x = part.reshape(count, -1)
             evaluated = EvaluatedModel.of(model, model.default_posterior, engine_named())
-            frozen = [frozen_bits_per_dimension(x.astype(np.int64), evaluated, seed) for seed in range(SAMPLES)]
+            seeds = range(SAMPLED // count)
+            frozen = [frozen_bits_per_dimension(x.astype(np.int64), evaluated, seed) for seed in seeds]
             row["frozen_elbo"] = float(np.mean(frozen))
             if network is not None:
                 pixels = torch.from_numpy(x).float()
-                row["float_elbo"] = float(np.mean([bits_per_dimension(network, pixels, s) for s in range(4 * SAMPLES)]))
+                row["float_elbo"] = float(np.mean([bits_per_dimension(network, pixels, seed) for seed in seeds]))
         files.append(row)
         print(name, row, flush=True)
     single = [len(bbans.Codec.of(model).compress(image[None])) for image in images[:SINGLES]]
@@ -83,4 +88,6 @@ def measure(name: str, folder: Path) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    save("rates", {"models": {name: measure(name, Path(sys.argv[1])) for name in shipped()}})
+    names = sys.argv[2:] or list(shipped())
+    known = json.loads((RESULTS / "rates.json").read_text())["models"] if sys.argv[2:] else {}
+    save("rates", {"models": known | {name: measure(name, Path(sys.argv[1])) for name in names}})

@@ -21,12 +21,15 @@ def result(name: str) -> Any:
     return json.loads((HERE / "results" / f"{name}.json").read_text())
 
 
-def rates() -> str:
+def rates(papers: bool = True) -> str:
+    """Of the papers' networks, or of the others."""
     lines = [
         "| model | data | 1 image | first 1,000 | all 10,000 | over float ELBO (1,000; 10,000) | frozen over float |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, model in result("rates")["models"].items():
+        if name.startswith("gg-") != papers:
+            continue
         files = {row["images"]: row for row in model["files"]}
         over = [files[n]["bits_per_dimension"] / files[n]["float_elbo"] - 1 for n in (1000, 10000)]
         frozen = files[10000]["frozen_elbo"] / files[10000]["float_elbo"] - 1
@@ -229,6 +232,7 @@ def paper_compression() -> str:
 TABLES: dict[Path, dict[str, Callable[[], str]]] = {
     README: {
         "worth": worth,
+        "overhead": lambda: rates(papers=False),
         "stages": stages,
         "out-of-distribution": out_of_distribution,
         "rates": rates,

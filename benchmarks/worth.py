@@ -1,6 +1,8 @@
 """Whether the models are worth using: whole files of all test images against the best that other codecs make of them.
 
-python benchmarks/worth.py DATA
+python benchmarks/worth.py DATA [MODEL ...]
+
+With names, only these models are measured; what is known of the others stays.
 
 The other codecs are those of `results/baselines-*.json` (`bbans bench baselines`). A file that holds its model is
 smaller from about as many images on as the model has bytes for each byte that an image saves.
@@ -66,9 +68,10 @@ def measure(folder: Path, data: str) -> dict[str, object]:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    sets: dict[str, object] = {}
+    names = sys.argv[2:] or list(bbans.shipped_models())
+    sets: dict[str, object] = json.loads((RESULTS / "worth.json").read_text())["sets"] if sys.argv[2:] else {}
     for data, (name, baselines) in SETS.items():
-        if name in bbans.shipped_models() and (RESULTS / f"{baselines}.json").exists():
+        if name in names and (RESULTS / f"{baselines}.json").exists():
             sets[data] = measure(folder, data)
             print(data, sets[data], flush=True)
     save("worth", {"sets": sets})

@@ -87,6 +87,7 @@ CASES = {
         lambda: drawn("mnist-binary", 12), "mnist-binary", 7, posterior="half-asleep", steps=5
     ),
     "mnist-3-steps": Case(lambda: drawn("mnist", 6), "mnist", steps=3),
+    "fashion": Case(lambda: drawn("fashion", 8), "fashion"),
     "embedded": Case(coins, small_model(), 1500, embed_model=True),
     "stored": Case(stored, chunk_size=7),
 }
