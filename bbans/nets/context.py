@@ -21,9 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bbans.nets.gaussian import DiagonalGaussian
 from bbans.nets.likelihoods import Likelihood
-from bbans.nets.vae import VAE, gaussian_of_outputs
+from bbans.nets.map_vae import MapVAE, pixel_channels
 from bbans.portable.context import NEAR, PixelInput
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -56,14 +55,7 @@ class ContextShape:
             raise ValueError("an encoder and a decoder need as many layers as each other")
 
 
-def pixel_channels(pixel_input: PixelInput, x: Tensor) -> Tensor:
-    """What ``pixel_input`` makes of pixels ``(images, channels, height, width)``, divided by its unit."""
-    parts = [(x - pixel_input.centre) * (pixel_input.gain / pixel_input.unit)]
-    parts += [((x > first - 0.5) & (x < last + 0.5)).to(x.dtype) for first, last in pixel_input.ranges]
-    return torch.cat(parts, dim=1)
-
-
-class ContextVAE(VAE):
+class ContextVAE(MapVAE):
     """For images ``(height, width)`` or ``(height, width, channels)``."""
 
     encoder: nn.Sequential
@@ -72,24 +64,11 @@ class ContextVAE(VAE):
     def __init__(
         self, image_shape: tuple[int, ...], shape: ContextShape, pixel_input: PixelInput, likelihood: Likelihood
     ) -> None:
-        self.size = (image_shape[0], image_shape[1])
-        self.channels = image_shape[2] if len(image_shape) == 3 else 1
-        halvings = len(shape.encoder_channels)
-        sizes = [(-(-self.size[0] // 2**level), -(-self.size[1] // 2**level)) for level in range(halvings + 1)]
-        self.latent_shape = (shape.latent_channels, *sizes[-1])
-        super().__init__(
-            self.size[0] * self.size[1] * self.channels,
-            shape.latent_channels * sizes[-1][0] * sizes[-1][1],
-            likelihood,
-        )
-        self.pixel_input = pixel_input
+        super().__init__(image_shape, shape.latent_channels, len(shape.encoder_channels), pixel_input, likelihood)
         inputs = pixel_input.channels(self.channels)
         self.encoder = convolutional_encoder(inputs, shape)
-        self.decoder = ContextDecoder(self.channels, inputs, sizes[::-1], shape, pixel_input, likelihood)
+        self.decoder = ContextDecoder(self.channels, inputs, self.sizes, shape, pixel_input, likelihood)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def posterior(self, pixels: Tensor) -> DiagonalGaussian:
-        return gaussian_of_outputs(self.encoder(pixel_channels(self.pixel_input, self.images(pixels))).flatten(1))
 
     def log_likelihood(self, pixels: Tensor, z: Tensor) -> Tensor:
         x = self.images(pixels)
@@ -110,10 +89,6 @@ class ContextVAE(VAE):
                     outputs = self.decoder.distributions(x[:, :, : row + 1], features[:, :, : row + 1])[channel]
                     x[:, channel, row, column] = self.likelihood.sample(outputs[:, :, row, column], noise)[:, 0]
         return x.permute(0, 2, 3, 1).flatten(1)
-
-    def images(self, pixels: Tensor) -> Tensor:
-        """As ``(images, channels, height, width)``."""
-        return pixels.reshape(len(pixels), *self.size, self.channels).permute(0, 3, 1, 2)
 
 
 def of_kind(kind: type[Layer], layers: Iterable[nn.Module]) -> list[Layer]:

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bbans.nets.context import of_kind, pixel_channels
-from bbans.nets.gaussian import DiagonalGaussian
+from bbans.nets.context import of_kind
 from bbans.nets.likelihoods import Likelihood
-from bbans.nets.vae import VAE, gaussian_of_outputs
+from bbans.nets.map_vae import MapVAE
 from bbans.portable.context import PixelInput
 
 
@@ -42,7 +41,7 @@ class ResidualShape:
             raise ValueError("a decoder needs channels for every size: one more than an encoder, which needs one")
 
 
-class ResidualVAE(VAE):
+class ResidualVAE(MapVAE):
     """For images ``(height, width)`` or ``(height, width, channels)``."""
 
     encoder: nn.Sequential
@@ -51,19 +50,9 @@ class ResidualVAE(VAE):
     def __init__(
         self, image_shape: tuple[int, ...], shape: ResidualShape, pixel_input: PixelInput, likelihood: Likelihood
     ) -> None:
-        self.size = (image_shape[0], image_shape[1])
-        self.channels = image_shape[2] if len(image_shape) == 3 else 1
-        halvings = len(shape.encoder_channels)
-        sizes = [(-(-self.size[0] // 2**level), -(-self.size[1] // 2**level)) for level in range(halvings + 1)]
-        self.latent_shape = (shape.latent_channels, *sizes[-1])
-        super().__init__(
-            self.size[0] * self.size[1] * self.channels,
-            shape.latent_channels * sizes[-1][0] * sizes[-1][1],
-            likelihood,
-        )
-        self.pixel_input = pixel_input
+        super().__init__(image_shape, shape.latent_channels, len(shape.encoder_channels), pixel_input, likelihood)
         self.encoder = residual_encoder(pixel_input.channels(self.channels), shape)
-        self.decoder = residual_decoder(sizes[::-1], shape, likelihood.outputs_per_pixel * self.channels)
+        self.decoder = residual_decoder(self.sizes, shape, likelihood.outputs_per_pixel * self.channels)
         self._start()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -83,9 +72,6 @@ class ResidualVAE(VAE):
         bias[self.likelihood.mean_outputs] += self.pixel_input.centre * self.pixel_input.gain / self.pixel_input.unit
         last.bias.copy_(bias.repeat_interleave(self.channels))
 
-    def posterior(self, pixels: Tensor) -> DiagonalGaussian:
-        return gaussian_of_outputs(self.encoder(pixel_channels(self.pixel_input, self.images(pixels))).flatten(1))
-
     def log_likelihood(self, pixels: Tensor, z: Tensor) -> Tensor:
         return self.likelihood.log_prob(self.outputs(z), self.images(pixels).flatten(1)).sum(1)
 
@@ -98,10 +84,6 @@ class ResidualVAE(VAE):
         """What the likelihood takes, ``(images, outputs)``: kinds outermost, then channels, then positions."""
         outputs: Tensor = self.decoder(z.reshape(-1, *self.latent_shape))
         return outputs.flatten(1)
-
-    def images(self, pixels: Tensor) -> Tensor:
-        """As ``(images, channels, height, width)``."""
-        return pixels.reshape(len(pixels), *self.size, self.channels).permute(0, 3, 1, 2)
 
 
 def residual_encoder(inputs: int, shape: ResidualShape) -> nn.Sequential:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bbans.errors import ModelError
-from bbans.nets.context import ContextBlock, ContextVAE, of_kind, pixel_channels
+from bbans.nets.context import ContextBlock, ContextVAE, of_kind
+from bbans.nets.map_vae import pixel_channels
 from bbans.portable.context import NEAR, Block, ContextDecoder, ContextNetwork, Head
 from bbans.portable.convolution import Convolution, ConvolutionalNetwork, halved
 from bbans.portable.freeze import OUTPUT_MAXIMUM, WEIGHT_MAXIMUM

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bbans.errors import ModelError
-from bbans.nets.context import pixel_channels
+from bbans.nets.map_vae import pixel_channels
 from bbans.nets.residual import Doubling, ResidualBlock, ResidualVAE
 from bbans.portable.context import ConvolutionalDecoder
 from bbans.portable.convolution import Convolution, ConvolutionalNetwork, Size
