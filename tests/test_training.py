@@ -65,7 +65,7 @@ def blobs(count: int, seed: int) -> np.ndarray:
 
 
 COLOR = "name = 'x'\nlikelihood = 'channel-linear-logistic'\nlatent_precision = 8\nepochs = 1"
-RESIDUAL = {"network": "residual", "residual": ResidualShape(1, (16, 16), 1, (16, 16, 16), 1, hidden=8)}
+RESIDUAL = {"network": "residual", "residual": ResidualShape(2, (8,), 1, (8, 8), 1, hidden=6)}
 CONTEXT = {"network": "context", "context": ContextShape(1, (8, 8), (8, 8), hidden=16, head=8), "components": 3}
 
 
