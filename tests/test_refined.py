@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import random_images, tiny_context_model
+from conftest import random_images, tiny_context_model, tiny_residual_model
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +27,7 @@ from bbans.model import Model
 from bbans.nets import Bernoulli, DiscretizedLogistic, Likelihood, LogisticMixture
 from bbans.portable import elementary
 from bbans.portable.backward import BackwardLayer, coarse, convolve
-from bbans.portable.context import BLOCK, NEAR
+from bbans.portable.context import BLOCK, NEAR, ConvolutionalDecoder
 from bbans.portable.convolution import halved, patches, places
 from bbans.portable.descent import FIRST_LIMIT
 from bbans.portable.engine import Engine
@@ -45,6 +45,21 @@ LOG_PROBS: dict[str, Callable[[Floats32], LogProb]] = {
     "discretized-logistic": logistic.log_prob,
     "logistic-mixture": partial(mixture_log_prob.log_prob, 3, (0, 254, 255)),
 }
+
+
+@pytest.fixture
+def model(model: Model) -> Model:
+    """Of each kind that takes steps."""
+    if isinstance(model.decoder, ConvolutionalDecoder):
+        pytest.skip("takes no steps yet")
+    return model
+
+
+def test_a_model_that_takes_no_steps_says_so() -> None:
+    with pytest.raises(ModelError, match="takes no steps yet; use K = 0"):
+        bbans.Codec.of(tiny_residual_model("channel-linear-logistic"), steps=1).compress(
+            np.zeros((1, 8, 8, 3), np.uint8)
+        )
 
 
 def flat(model: Model, count: int) -> np.ndarray:
