@@ -75,6 +75,7 @@ def measure(name: str, folder: Path) -> dict[str, object]:
         "data": MODELS[name],
         "files": files,
         "single_image_bytes": {
+            "images": SINGLES,
             "first": single[0],
             "mean": float(np.mean(single)),
             "largest": max(single),
