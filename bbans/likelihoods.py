@@ -75,7 +75,10 @@ class ContextLikelihood:
                 for state in states:
                     state.look(line)
                 for channel in range(x.shape[2]):
-                    parameters = np.concatenate([state.parameters(line, channel).copy() for state in states], axis=2)
+                    outputs = len(self.context.network.heads[channel].output.weight)
+                    parameters = np.empty((line.count, outputs, x.shape[3]), np.float32)
+                    for state, block in zip(states, blocks, strict=True):
+                        parameters[:, :, block] = state.parameters(line, channel)
                     symbols = pop(stack, self._distribution(parameters))
                     found = symbols.reshape(line.count, -1)
                     x[(*line.index, channel)] = found

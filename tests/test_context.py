@@ -165,6 +165,26 @@ def test_engines_get_the_same_integers() -> None:
         assert (np.array(first) == np.array(second)).all()
 
 
+def test_heads_need_not_be_alike() -> None:
+    """What a later channel sees begins after its own units, whatever those of the first are."""
+    model = tiny_context_model("logistic-mixture")
+    assert isinstance(model.decoder, ContextDecoder)
+    context = model.decoder.context
+    first = context.heads[0]
+    hidden = dataclasses.replace(
+        first.hidden, weight=np.vstack([first.hidden.weight] * 2), bias=np.tile(first.hidden.bias, 2)
+    )
+    units = len(first.hidden.weight)
+    weight = np.concatenate([np.zeros_like(first.output.weight[:, :units]), first.output.weight], axis=1)
+    wider = dataclasses.replace(first, hidden=hidden, output=dataclasses.replace(first.output, weight=weight))
+    changed = dataclasses.replace(context, heads=(wider, *context.heads[1:]))
+    x = random_images(model, 5).reshape(5, -1).astype(np.int64)
+    z = np.zeros((5, model.latents), np.int64)
+    same = dataclasses.replace(model, decoder=dataclasses.replace(model.decoder, context=changed))
+    bits = [EvaluatedModel.of(m, "amortized", NumpyEngine()).likelihood(z).bits(x) for m in (model, same)]
+    assert bits[0] == bits[1]
+
+
 def broken(model: Model, **changes: object) -> None:
     assert isinstance(model.decoder, ContextDecoder)
     context = dataclasses.replace(model.decoder.context, **changes)

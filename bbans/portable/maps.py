@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.parallel import unshared_products
-from bbans.portable.context import BLOCK, NEAR, ContextNetwork
+from bbans.portable.context import BLOCK, NEAR, ContextNetwork, Head
 from bbans.portable.convolution import Convolution, ConvolutionalNetwork, Line, Offsets, Size, halved
 from bbans.portable.engine import Engine, Product
-from bbans.portable.network import Linear
 
 Values = NDArray[np.float32]
 
@@ -207,7 +206,7 @@ class LoadedContext:
             blocks.append((engine.load_product(mix, hidden), project))
         heads = []
         for head in network.heads:
-            output = replace(head.output, weight=_output_weight(network, head.output, near_order))
+            output = replace(head.output, weight=_output_weight(network, head, near_order))
             magnitude = max(head.hidden.output_magnitude, pixel, network.pixel_input.unit)
             seen = engine.load_product(head.hidden, max(hidden, pixel))
             heads.append((seen, engine.load_product(output, magnitude)))
@@ -234,16 +233,14 @@ class LoadedContext:
         return ContextState(self, Map.of(features, 0, 0, 0, 0), Map.of(pixels, *margin), hidden)
 
 
-def _output_weight(network: ContextNetwork, output: Linear, order: list[int]) -> NDArray[np.int16]:
+def _output_weight(network: ContextNetwork, head: Head, order: list[int]) -> NDArray[np.int16]:
     """Weights of a head's output that take all that there is at the places near by, not only the values."""
-    channels = len(network.heads)
-    all_channels = network.pixel_input.channels(channels) + 1
-    units = output.weight.shape[1]
-    first = len(network.heads[0].hidden.weight)
+    weight, channels = head.output.weight, len(network.heads)
+    first = len(head.hidden.weight)
     last = first + len(order) * channels
-    near = np.zeros((len(output.weight), len(order), all_channels), np.int16)
-    near[:, :, :channels] = output.weight[:, first:last].reshape(len(near), -1, channels)[:, order]
-    return np.concatenate([output.weight[:, :first], near.reshape(len(near), -1), output.weight[:, last:units]], axis=1)
+    near = np.zeros((len(weight), len(order), network.pixel_input.channels(channels) + 1), np.int16)
+    near[:, :, :channels] = weight[:, first:last].reshape(len(near), -1, channels)[:, order]
+    return np.concatenate([weight[:, :first], near.reshape(len(near), -1), weight[:, last:]], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
