@@ -1,7 +1,8 @@
-"""A small model, made here, that every test can afford."""
+"""Small models, made here, that every test can afford, and what must hold of any."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ import torch
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from bbans.evaluated import EvaluatedModel
+from bbans.intervals.gaussian import CENTRE_FRACTION
 from bbans.model import Model, save_model
-from bbans.nets import ContextShape, ResidualShape
+from bbans.nets import VAE, ContextShape, ResidualShape
+from bbans.portable.numpy_engine import NumpyEngine
 from bbans.training.export import export
 from bbans.training.loop import build
 from bbans.training.recipe import Recipe
@@ -113,3 +117,22 @@ def model_folder(binary_model: Model, tmp_path_factory: pytest.TempPathFactory) 
 def random_images(model: Model, count: int, seed: int = 0) -> NDArray[np.uint8]:
     """Noise: nothing that any model likes."""
     return np.random.default_rng(seed).integers(0, model.symbols, (count, *model.image_shape), dtype=np.uint8)
+
+
+@torch.no_grad()
+def assert_frozen_agrees(network: VAE, recipe: Recipe, pixels: torch.Tensor, tolerance: float) -> None:
+    """The frozen model says of pixels ``(images, pixels)`` what the trained network does: encoder outputs to a
+    tolerance, and what images cost.
+    """
+    model = export(network, recipe, pixels)
+    evaluated = EvaluatedModel.of(model, "amortized", NumpyEngine())
+    x = pixels.numpy().astype(np.int64)
+
+    q = network.posterior(pixels)
+    outputs = evaluated.evaluate_encoder(x) / 65536
+    assert np.abs(outputs - torch.cat([q.mean, q.log_deviation], 1).numpy()).max() < tolerance
+
+    z = np.random.default_rng(0).integers(0, 1 << 8, (len(x), model.latents))
+    latents = torch.tensor(evaluated.bins.centres[z] / 2**CENTRE_FRACTION, dtype=torch.float32)
+    expected = -float(network.log_likelihood(pixels, latents).sum()) / math.log(2)
+    assert evaluated.likelihood(z).bits(x) == pytest.approx(expected, rel=2e-3)

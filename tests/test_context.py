@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 import pytest
 import torch
-from conftest import random_images, tiny_context_model
+from conftest import assert_frozen_agrees, random_images, tiny_context_model
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
@@ -16,7 +15,6 @@ from torch.nn import functional
 from bbans.ans import HEAD_MINIMUM, core_named
 from bbans.errors import ModelError
 from bbans.evaluated import EvaluatedModel
-from bbans.intervals.gaussian import CENTRE_FRACTION
 from bbans.model import Model
 from bbans.nets import ContextShape, ContextVAE
 from bbans.portable.context import ContextDecoder, PixelInput, diagonals
@@ -26,7 +24,6 @@ from bbans.portable.maps import LoadedContext, load_convolutions, rows_of
 from bbans.portable.network import Linear
 from bbans.portable.numpy_engine import NumpyEngine
 from bbans.portable.torch_engine import TorchEngine
-from bbans.training.export import export
 from bbans.training.loop import build
 from bbans.training.recipe import Recipe
 
@@ -111,18 +108,7 @@ def test_frozen_networks_agree_with_those_that_were_trained(image_shape: tuple[i
     # Near what an untrained network expects: far from it, integers give pixels more than floating point does.
     noise = torch.randn(60, network.pixels, generator=generator)
     pixels = (100 + 10 * noise).round() if network.likelihood.symbols > 2 else (noise > 0).float()
-    model = export(network, recipe, pixels)
-    evaluated = EvaluatedModel.of(model, "amortized", NumpyEngine())
-    x = pixels.numpy().astype(np.int64)
-
-    q = network.posterior(pixels)
-    outputs = evaluated.evaluate_encoder(x) / 65536
-    assert np.abs(outputs - torch.cat([q.mean, q.log_deviation], 1).numpy()).max() < 0.02
-
-    z = np.random.default_rng(0).integers(0, 1 << 8, (60, model.latents))
-    latents = torch.tensor(evaluated.bins.centres[z] / 2**CENTRE_FRACTION, dtype=torch.float32)
-    expected = -float(network.log_likelihood(pixels, latents).sum()) / math.log(2)
-    assert evaluated.likelihood(z).bits(x) == pytest.approx(expected, rel=2e-3)
+    assert_frozen_agrees(network, recipe, pixels, 0.02)
 
 
 @given(
