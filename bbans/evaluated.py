@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from bbans.bitsback import Likelihood
 from bbans.channel_likelihood import ChannelLinearLikelihood
-from bbans.errors import ModelError
 from bbans.inference.amortized import posterior_of_outputs
 from bbans.inference.antithetic import COPIES, antithetic_gradient
 from bbans.inference.landscapes import ContextLandscape, IndependentLandscape
@@ -26,6 +25,7 @@ from bbans.intervals import (
     PriorBins,
     Uniform,
     bernoulli,
+    channel_linear,
     logistic,
     mixture_log_prob,
 )
@@ -33,8 +33,9 @@ from bbans.intervals.distribution import Symbols
 from bbans.intervals.log_prob import Floats32, LogProb
 from bbans.likelihoods import ContextLikelihood, IndependentLikelihood
 from bbans.model import Model
-from bbans.portable.context import ContextDecoder, ConvolutionalDecoder
+from bbans.portable.context import ConvolutionalDecoder
 from bbans.portable.context_descent import ContextDescent
+from bbans.portable.convolution_descent import ConvolutionalDescent
 from bbans.portable.engine import Engine, Evaluate
 from bbans.portable.maps import LoadedContext, Values, load_convolutions
 from bbans.portable.network import Network
@@ -148,8 +149,10 @@ def _refined(model: Model, engine: Engine, steps: int, climb: Climb | None) -> R
     if isinstance(decoder, Network):
         landscape: Landscape = IndependentLandscape(engine.load_gradient(decoder), log_prob)
         return RefinedPosterior(landscape, decoder.input_magnitude, steps, climb or natural_gradient)
-    if not isinstance(decoder, ContextDecoder):
-        raise ModelError(f"model {model.name} is a residual network, which takes no steps yet; use K = 0")
+    if isinstance(decoder, ConvolutionalDecoder):
+        descent = ConvolutionalDescent.of(engine, decoder.upward)
+        landscape = IndependentLandscape(descent.linearize, log_prob, model.channels, block=(16, 16))
+        return RefinedPosterior(landscape, decoder.upward.input_magnitude, steps, climb or natural_gradient)
     landscape = ContextLandscape(ContextDescent.of(engine, decoder), log_prob)
     return RefinedPosterior(
         landscape, decoder.upward.input_magnitude, steps, climb or antithetic_gradient, copies=COPIES
@@ -162,4 +165,6 @@ def _log_prob(model: Model) -> Callable[[Floats32], LogProb]:
         return bernoulli.log_prob
     if model.likelihood == "discretized-logistic":
         return logistic.log_prob
+    if model.likelihood == "channel-linear-logistic":
+        return channel_linear.log_prob
     return partial(mixture_log_prob.log_prob, model.components, model.masses)

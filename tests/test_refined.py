@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import random_images, tiny_context_model, tiny_residual_model
+from conftest import random_images, tiny_context_model
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,10 +21,10 @@ from bbans.evaluated import EvaluatedModel
 from bbans.inference.adam import adam
 from bbans.inference.antithetic import COPIES, antithetic_gradient, signs
 from bbans.inference.refined import STEPS_MAXIMUM, Climb, Look, View, natural_gradient
-from bbans.intervals import Distribution, bernoulli, logistic, mixture_log_prob
+from bbans.intervals import Distribution, bernoulli, channel_linear, logistic, mixture_log_prob
 from bbans.intervals.log_prob import Floats32, LogProb
 from bbans.model import Model
-from bbans.nets import Bernoulli, DiscretizedLogistic, Likelihood, LogisticMixture
+from bbans.nets import Bernoulli, ChannelLinearLogistic, DiscretizedLogistic, Likelihood, LogisticMixture
 from bbans.portable import elementary
 from bbans.portable.backward import BackwardLayer, coarse, convolve
 from bbans.portable.context import BLOCK, NEAR, ConvolutionalDecoder
@@ -37,6 +37,7 @@ from bbans.portable.torch_engine import TorchEngine
 
 LIKELIHOODS: dict[str, Likelihood] = {
     "bernoulli": Bernoulli(),
+    "channel-linear-logistic": ChannelLinearLogistic(),
     "discretized-logistic": DiscretizedLogistic(),
     "logistic-mixture": LogisticMixture(3, (0, 254, 255)),
 }
@@ -45,21 +46,6 @@ LOG_PROBS: dict[str, Callable[[Floats32], LogProb]] = {
     "discretized-logistic": logistic.log_prob,
     "logistic-mixture": partial(mixture_log_prob.log_prob, 3, (0, 254, 255)),
 }
-
-
-@pytest.fixture
-def model(model: Model) -> Model:
-    """Of each kind that takes steps."""
-    if isinstance(model.decoder, ConvolutionalDecoder):
-        pytest.skip("takes no steps yet")
-    return model
-
-
-def test_a_model_that_takes_no_steps_says_so() -> None:
-    with pytest.raises(ModelError, match="takes no steps yet; use K = 0"):
-        bbans.Codec.of(tiny_residual_model("channel-linear-logistic"), steps=1).compress(
-            np.zeros((1, 8, 8, 3), np.uint8)
-        )
 
 
 def flat(model: Model, count: int) -> np.ndarray:
@@ -112,11 +98,18 @@ def parameters(model: Model, z: torch.Tensor, x: np.ndarray) -> list[torch.Tenso
         for layer in model.decoder.layers:
             y = in_real_numbers(layer, y)
         return [y.reshape(model.outputs_per_pixel, model.pixels, -1) / 65536]
-    upward, network = model.decoder.upward, model.decoder.context
-    size, channels = upward.sizes[-1], len(network.heads)
-    h = z.t().reshape(upward.inputs, -1, len(z))
+    upward = model.decoder.upward
+    h, added = z.t().reshape(upward.inputs, -1, len(z)), torch.zeros(())
     for before, after, convolution in zip(upward.sizes, upward.sizes[1:], upward.layers, strict=False):
-        h = in_real_numbers(convolution.product, looking_at(h, patches(before, after, convolution.kernel)))
+        found = in_real_numbers(convolution.product, looking_at(h, patches(before, after, convolution.kernel)))
+        if convolution.residual:
+            found = torch.relu(found + added).clamp(max=convolution.product.maximum)
+        added, h = h, found
+    if isinstance(model.decoder, ConvolutionalDecoder):
+        kinds = h.reshape(model.outputs_per_pixel, model.channels, -1, len(z)) / 65536
+        return list(kinds.unbind(1))
+    network = model.decoder.context
+    size, channels = upward.sizes[-1], len(network.heads)
     seen = network.pixel_input(x.T.reshape(-1, channels, len(x)).astype(np.float32)).swapaxes(0, 1)
     seen = np.concatenate([seen, np.full_like(seen[:1], network.pixel_input.unit)])
     pixels = torch.tensor(seen.astype(np.float64))
@@ -138,12 +131,10 @@ def test_gradient_is_that_of_the_decoder(model: Model) -> None:
     x, z = likely(model, 40), latents(model, 40)
     value, gradient = views(model, x, z)
     inputs = torch.tensor(z.astype(np.float64), requires_grad=True)
-    found = parameters(model, inputs, x)
-    expected = torch.zeros(())
-    for channel, outputs in enumerate(found):
-        pixels = torch.tensor(x[:, channel :: len(found)].astype(np.float64))
-        kinds = outputs.permute(2, 0, 1).flatten(1)
-        expected = expected + LIKELIHOODS[model.likelihood].log_prob(kinds, pixels).sum(1)
+    outputs = torch.stack(parameters(model, inputs, x), 1)  # kinds, channels, positions, images
+    pixels = torch.tensor(x.astype(np.float64)).reshape(40, -1, outputs.shape[1]).swapaxes(1, 2)
+    likelihood = LIKELIHOODS[model.likelihood]
+    expected = likelihood.log_prob(outputs.permute(3, 0, 1, 2).flatten(1), pixels.flatten(1)).sum(1)
     (expected_gradient,) = torch.autograd.grad(expected.sum(), inputs)
     assert value == pytest.approx(expected.detach().numpy(), abs=0.002 * model.pixels)
     assert np.abs(gradient - expected_gradient.numpy()).max() < 0.05 * np.abs(expected_gradient.numpy()).max()
@@ -157,7 +148,7 @@ def test_what_is_climbed_is_what_is_coded(model: Model) -> None:
     assert -value.sum() / math.log(2) == pytest.approx(evaluated.likelihood(z).bits(x), abs=0.005 * x.size)
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", LOG_PROBS)
 def test_log_probabilities_and_their_gradients(likelihood: str) -> None:
     """Tables against automatic differentiation, levels that are special and values far out included."""
     rng = np.random.default_rng(0)
@@ -187,6 +178,31 @@ def test_log_probabilities_and_their_gradients(likelihood: str) -> None:
     some = np.arange(3, 50, 4)
     again, gradient = log_prob(x)(outputs[some].reshape(len(some), -1), some)
     assert (again == sums[some]).all() and (gradient().reshape(-1, *shape[1:]) == found[some]).all()
+
+
+def test_log_probabilities_of_channels_that_depend_on_each_other() -> None:
+    """Against automatic differentiation, with pixels a few scales from where they are expected."""
+    rng = np.random.default_rng(0)
+    likelihood = ChannelLinearLogistic()
+    kinds = (
+        rng.normal(0, 1, (60, 3, 3, 14)) * np.array([0.5, 0.2, 0.6])[:, None, None]
+        + np.array([0, 2.5, 0])[:, None, None]
+    )
+    kinds[:5, 2] = rng.choice([-20.0, 20.0], (5, 3, 14))  # limited to 16
+    outputs = kinds.reshape(60, -1).astype(np.float32)
+    limited = np.concatenate([outputs[:, :84], outputs[:, 84:].clip(-16, 16)], axis=1)
+    generator = torch.Generator().manual_seed(0)
+    x = likelihood.sample(torch.tensor(limited), generator).numpy().astype(np.float32)
+    tensor = torch.tensor(limited, dtype=torch.float64, requires_grad=True)
+    exact = likelihood.log_prob(tensor, torch.tensor(x, dtype=torch.float64))
+    (expected,) = torch.autograd.grad(exact.sum(), tensor)
+    value, gradient = channel_linear.log_prob(x)(outputs)
+    found = gradient()
+    assert value == pytest.approx(exact.sum(1).detach().numpy(), abs=0.2)
+    assert found == pytest.approx(expected.numpy(), rel=0.03, abs=0.2)
+    some = np.arange(3, 60, 4)
+    again, gradient = channel_linear.log_prob(x)(outputs[some], some)
+    assert (again == value[some]).all() and (gradient() == found[some]).all()
 
 
 @given(

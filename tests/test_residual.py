@@ -214,11 +214,6 @@ def test_descriptions_of_other_decoders_are_refused() -> None:
         build_network(description | {"upward": describe_network(linear)}, iter(tensors))
 
 
-def test_steps_are_refused() -> None:
-    with pytest.raises(ModelError, match="takes no steps yet"):
-        bbans.Codec.of(tiny_residual_model("channel-linear-logistic"), steps=3)
-
-
 @torch.no_grad()
 def test_dreams_follow_the_model() -> None:
     """Pixels that are drawn cost what others drawn from the same distributions do."""

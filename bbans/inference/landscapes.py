@@ -18,16 +18,17 @@ from bbans.portable.engine import Linearize, Rows
 
 @dataclass(frozen=True, eq=False)
 class IndependentLandscape:
-    """Of a fully connected decoder, whose pixels are independent given z."""
+    """Of a decoder that sees no pixels."""
 
     linearize: Linearize
     log_prob: Callable[[Floats32], LogProb]
-    """For pixels, float32 ``(images, pixels)``."""
+    """For pixels, float32 ``(images, channels * positions)``."""
+    channels: int = 1
     block: tuple[int, int] = (32, 256)
 
     def log_likelihood(self, x: Symbols) -> LogLikelihood:
         """See :class:`bbans.inference.refined.Landscape`."""
-        log_prob = self.log_prob(x.astype(np.float32))
+        log_prob = self.log_prob(by_channel(x, self.channels))
 
         def at(z: NDArray[np.int64], rows: NDArray[np.intp]) -> tuple[Floats, Callable[[Rows], Floats]]:
             outputs, pull_back = self.linearize(z)
@@ -48,10 +49,10 @@ class ContextLandscape:
 
     def log_likelihood(self, x: Symbols) -> LogLikelihood:
         """See :class:`bbans.inference.refined.Landscape`."""
-        channels = len(self.descent.heads)
-        pixels = np.ascontiguousarray(x.reshape(len(x), -1, channels).swapaxes(1, 2), np.float32)
-        known = self.descent.know(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-        log_prob = self.log_prob(pixels.reshape(len(x), -1))
+        pixels = by_channel(x, len(self.descent.heads))
+        maps = pixels.reshape(len(x), len(self.descent.heads), -1).transpose(1, 2, 0)
+        known = self.descent.know(np.ascontiguousarray(maps))
+        log_prob = self.log_prob(pixels)
         everything = np.arange(len(x))
 
         def at(z: NDArray[np.int64], rows: NDArray[np.intp]) -> tuple[Floats, Callable[[Rows], Floats]]:
@@ -64,3 +65,9 @@ class ContextLandscape:
             return value, lambda chosen: pull_back(gradient()[chosen], chosen)
 
         return at
+
+
+def by_channel(x: Symbols, channels: int) -> Floats32:
+    """Images ``(images, positions * channels)`` as float32 ``(images, channels * positions)``."""
+    pixels = x.reshape(len(x), -1, channels).swapaxes(1, 2)
+    return np.ascontiguousarray(pixels, np.float32).reshape(len(x), -1)

@@ -19,35 +19,20 @@ from numpy.typing import NDArray
 
 from bbans.parallel import unshared_products
 from bbans.portable.backward import AnyMap, BackwardLayer, Map, Positions, convolve, multiply, with_outside
-from bbans.portable.context import BLOCK, NEAR, ContextDecoder
-from bbans.portable.convolution import ConvolutionalNetwork, patches, places
+from bbans.portable.context import BLOCK, NEAR, Block, ContextDecoder
+from bbans.portable.convolution import places
+from bbans.portable.convolution_descent import (
+    ConvolutionalDescent,
+    DescentLayer,
+    Kind,
+    above,
+    add_clipped,
+    finish,
+    kind_of,
+)
 from bbans.portable.descent import Floats32
 from bbans.portable.engine import Engine, PullBack, Rows, Sums
-from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear
-
-Mask = NDArray[np.bool_]
-
-
-Kind = type[np.float32] | type[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """A layer on all positions of a map, there and back."""
-
-    layer: Linear
-    sums: Sums
-    kind: Kind
-    """Holds all sums exactly."""
-    index: Positions | None
-    """Where it looks, ``(offsets, positions)``; None for a layer that doesn't look beside."""
-    backward: BackwardLayer
-
-    def __call__(self, x: Map) -> Map:
-        sums = multiply(self.sums, x) if self.index is None else convolve(self.sums, x, self.index)
-        sums = sums.astype(self.kind, copy=False)
-        sums += self.layer.bias[:, None, None].astype(self.kind)
-        return _finish(self.layer, sums)
+from bbans.portable.network import OUTPUT_FRACTION, Linear
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +55,7 @@ class _HalfKnown:
             layer,
             engine.load_sums(np.delete(layer.weight, others, axis=1), magnitude),
             engine.load_sums(of_others, magnitude),
-            _kind(layer, magnitude),
+            kind_of(layer, magnitude),
             BackwardLayer.of(engine, replace(layer, shift=layer.shift + fraction), of_others),
         )
 
@@ -83,20 +68,7 @@ class _HalfKnown:
     def __call__(self, x: Map, known: AnyMap) -> Map:
         sums: AnyMap = multiply(self.of_others, x).astype(self.kind, copy=False)
         sums += known
-        return _finish(self.layer, sums)
-
-
-def _kind(layer: Linear, magnitude: int) -> Kind:
-    """What holds all sums of a layer exactly."""
-    return np.float32 if layer.bound(magnitude) <= FLOAT32_EXACT else np.float64
-
-
-def _finish(layer: Linear, sums: AnyMap) -> Map:
-    """What a layer makes of its sums, in the same memory if it can."""
-    sums *= sums.dtype.type(2.0**-layer.shift)
-    np.floor(sums, out=sums)
-    np.clip(sums, layer.minimum, layer.maximum, out=sums)
-    return sums.astype(np.float32, copy=False)
+        return finish(self.layer, sums)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +90,9 @@ class ContextDescent:
     """A decoder with context on an engine."""
 
     decoder: ContextDecoder
-    upward: tuple[_Layer, ...]
+    upward: ConvolutionalDescent
     window: _HalfKnown
-    blocks: tuple[tuple[_Layer, _Layer], ...]
+    blocks: tuple[tuple[DescentLayer, DescentLayer], ...]
     heads: tuple[tuple[_HalfKnown, _HalfKnown], ...]
 
     @staticmethod
@@ -132,15 +104,9 @@ class ContextDescent:
         beside = places(size, size, BLOCK)
         return ContextDescent(
             decoder,
-            _load_upward(engine, decoder.upward),
+            ConvolutionalDescent.of(engine, decoder.upward),
             _HalfKnown.of(engine, window, slice(seen, None), max(pixel, network.feature_magnitude)),
-            tuple(
-                (
-                    _load(engine, block.mix, hidden, beside, size[0] * size[1]),
-                    _load(engine, block.project, block.mix.output_magnitude),
-                )
-                for block in network.blocks
-            ),
+            tuple(_load_block(engine, block, hidden, beside) for block in network.blocks),
             tuple(
                 (
                     _HalfKnown.of(engine, head.hidden, slice(len(window.weight)), max(hidden, pixel)),
@@ -177,10 +143,8 @@ class ContextDescent:
         """From latents' centres ``(images, latents)`` to the real parameters of all pixels, float32 ``(images,
         outputs * channels * positions)``, and the way of gradients back from there.
         """
-        size = self.decoder.upward.sizes[0]
-        latents = np.ascontiguousarray(z.T, np.float32).reshape(-1, size[0] * size[1], len(z))
         with unshared_products():
-            walk = self._walk(known, latents)
+            walk = self._walk(known, self.upward.map_of(z))
 
         def pull_back(gradient: Floats32, rows: Rows) -> NDArray[np.float64]:
             with unshared_products():
@@ -189,17 +153,13 @@ class ContextDescent:
         return walk.parameters.reshape(len(z), -1), pull_back
 
     def _walk(self, known: KnownPixels, h: Map) -> _Walk:
-        upward, hidden, mixed, heads = [], [], [], []
-        for layer in self.upward:
-            h = layer(h)
-            upward.append(h)
-        h = self.window(h, known.window)
+        hidden, mixed, heads = [], [], []
+        upward = self.upward.walk(h)
+        h = self.window(upward[-1], known.window)
         hidden.append(h)
         for mix, project in self.blocks:
             mixed.append(mix(h))
-            change = project(mixed[-1])
-            change += h
-            h = np.clip(change, 0, self.decoder.context.hidden_maximum, out=change)
+            h = add_clipped(project(mixed[-1]), h, self.decoder.context.hidden_maximum)
             hidden.append(h)
         outputs = len(self.heads[0][1].layer.weight)
         parameters = np.empty((h.shape[2], outputs, len(self.heads), h.shape[1]), np.float32)
@@ -213,15 +173,13 @@ class ContextDescent:
         parameters = gradient.reshape(len(gradient), *walk.parameters.shape[1:]).transpose(2, 1, 3, 0)
         g: AnyMap = np.zeros((1, 1, 1), np.float32)
         for result, part, (hidden, output) in zip(walk.heads, parameters, self.heads, strict=True):
-            g = g + hidden.backward(_above(output.backward(part), result, hidden.layer.minimum, rows))
+            g = g + hidden.backward(above(output.backward(part), result, hidden.layer.minimum, rows))
         for index in reversed(range(len(self.blocks))):
             mix, project = self.blocks[index]
-            g = _above(g, walk.hidden[index + 1], 0, rows)
-            g += mix.backward(_above(project.backward(g), walk.mixed[index], mix.layer.minimum, rows))
-        g = self.window.backward(_above(g, walk.hidden[0], self.window.layer.minimum, rows))
-        for result, layer in zip(reversed(walk.upward), reversed(self.upward), strict=True):
-            g = layer.backward(_above(g, result, layer.layer.minimum, rows))
-        return np.ascontiguousarray(g.reshape(-1, g.shape[2]).T, np.float64)
+            g = above(g, walk.hidden[index + 1], 0, rows)
+            g += mix.backward(above(project.backward(g), walk.mixed[index], mix.layer.minimum, rows))
+        g = self.window.backward(above(g, walk.hidden[0], self.window.layer.minimum, rows))
+        return self.upward.back(walk.upward, g, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,29 +196,11 @@ class _Walk:
     """In real numbers, ``(images, outputs, channels, positions)``."""
 
 
-def _above(gradient: AnyMap, result: Map, minimum: int, rows: Rows) -> AnyMap:
-    """A gradient where a layer gave some of the images more than its minimum, and 0 elsewhere."""
-    chosen = result[:, :, rows] if isinstance(rows, slice) else np.take(result, rows, axis=2)
-    np.copyto(gradient, 0, where=chosen <= minimum)
-    return gradient
-
-
-def _load(engine: Engine, layer: Linear, magnitude: int, index: Positions | None = None, before: int = 0) -> _Layer:
-    """A layer that looks at a map of ``before`` positions, or doesn't look beside."""
-    backward = BackwardLayer.of(engine, layer, layer.weight, index, before)
-    return _Layer(layer, engine.load_sums(layer.weight, magnitude), _kind(layer, magnitude), index, backward)
-
-
-def _load_upward(engine: Engine, network: ConvolutionalNetwork) -> tuple[_Layer, ...]:
-    layers: list[_Layer] = []
-    magnitude = network.input_magnitude
-    for before, after, convolution in zip(network.sizes, network.sizes[1:], network.layers, strict=False):
-        layer, index, count = convolution.product, patches(before, after, convolution.kernel), before[0] * before[1]
-        if layers:
-            layers.append(_load(engine, layer, magnitude, index, count))
-        else:
-            backward = BackwardLayer.of_first(engine, layer, index, count)
-            kind = _kind(layer, magnitude)
-            layers.append(_Layer(layer, engine.load_sums(layer.weight, magnitude), kind, index, backward))
-        magnitude = layer.output_magnitude
-    return tuple(layers)
+def _load_block(engine: Engine, block: Block, hidden: int, beside: Positions) -> tuple[DescentLayer, DescentLayer]:
+    """Layers that take what is up to ``hidden``, and look ``beside`` each position."""
+    mix = BackwardLayer.of(engine, block.mix, block.mix.weight, beside, beside.shape[1])
+    project = BackwardLayer.of(engine, block.project, block.project.weight)
+    return (
+        DescentLayer.of(engine, block.mix, hidden, mix, beside),
+        DescentLayer.of(engine, block.project, block.mix.output_magnitude, project),
+    )
