@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import warnings
 from typing import Any, BinaryIO
@@ -55,7 +56,7 @@ def compress(
     embed_model: bool = False,
     engine: str = "auto",
     device: str = "auto",
-    ans: str = "numpy",
+    ans: str = "auto",
     threads: int | None = None,
 ) -> bytes:
     """Compress an array of images to the bytes of a `.bba` file.
@@ -85,6 +86,7 @@ def compress(
         threads=threads,
         thorough=model == "auto",
         embed_model=embed_model,
+        pixels=np.size(array),
     )
     file = io.BytesIO()
     written = codec.write(file, array, chunk_size)
@@ -106,7 +108,7 @@ def decompress(
     model: str | os.PathLike[str] | Model | None = None,
     engine: str = "auto",
     device: str = "auto",
-    ans: str = "numpy",
+    ans: str = "auto",
     threads: int | None = None,
 ) -> NDArray[Any]:
     """The array that the bytes of a `.bba` file hold; the arguments are those of :func:`bbans.open`.
@@ -124,7 +126,7 @@ def open_array(
     model: str | os.PathLike[str] | Model | None = None,
     engine: str = "auto",
     device: str = "auto",
-    ans: str = "numpy",
+    ans: str = "auto",
     threads: int | None = None,
 ) -> CompressedArray:
     """Open a `.bba` file by its path, its bytes, or as a seekable binary file, without decoding any of it.
@@ -154,6 +156,7 @@ def open_array(
             device=device,
             ans=ans,
             threads=threads,
+            pixels=math.prod(directory.shape),
         )
         return CompressedArray(file, codec)
     except BaseException:

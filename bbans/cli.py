@@ -99,7 +99,13 @@ def compress(
     array = read_npy(io.BytesIO(sys.stdin.buffer.read()) if source == STANDARD else Path(source))
     chosen = resolve_model(array, None if model == "none" else model)
     codec = Codec.of(
-        chosen, posterior=posterior, steps=steps, thorough=model == "auto", embed_model=embed_model, **coding
+        chosen,
+        posterior=posterior,
+        steps=steps,
+        thorough=model == "auto",
+        embed_model=embed_model,
+        pixels=array.size,
+        **coding,
     )
     rows = len(array) if array.ndim else 1
     with _opened(target) as file, _progress(rows, "compressing", quiet) as progress:

@@ -99,17 +99,19 @@ class Codec:
         steps: int = 0,
         engine: str | Engine = "auto",
         device: str = "auto",
-        ans: str = "numpy",
+        ans: str = "auto",
         threads: int | None = None,
         thorough: bool = False,
         embed_model: bool = False,
+        pixels: int | None = None,
     ) -> Codec:
         """A codec for ``model``, with its default posterior unless another one is named.
 
         The posterior is refined by ``steps`` steps up the ELBO of each image (:mod:`bbans.inference.refined`).
         ``threads`` is the number of chunks coded at once, as many as there are processors by default. The bytes
-        don't depend on it, nor on ``engine``, ``device`` and ``ans``. A chunk is stored through zstandard if its
-        default level makes less of it than the model does, or, with ``thorough``, if level 19 does. With
+        don't depend on it, nor on ``engine``, ``device`` and ``ans``; where about how many ``pixels`` are to be coded
+        is known, ``auto`` loads compiled code only if it is worth it. A chunk is stored through zstandard if its default
+        level makes less of it than the model does, or, with ``thorough``, if level 19 does. With
         ``embed_model``, the model is part of every file that is coded with it; a file that this makes larger than
         level 19 does is stored through zstandard. Raises :class:`bbans.errors.ModelError` for a posterior that the
         model lacks or a model too large to embed, :class:`bbans.errors.CoreError` for an engine or a core that is not
@@ -117,14 +119,16 @@ class Codec:
         """
         threads = threads or os.cpu_count() or 1
         if model is None:
-            return Codec(None, "", 0, None, core_named(ans), threads, thorough)
+            return Codec(None, "", 0, None, core_named("numpy" if ans == "auto" else ans), threads, thorough)
         posterior = posterior or model.default_posterior
         if not 0 <= steps <= STEPS_MAXIMUM:
             raise ModelError(f"a posterior is refined by 0 to {STEPS_MAXIMUM} steps, got {steps}")
         if isinstance(engine, str):
-            engine = engine_named(engine, device)
+            engine = engine_named(engine, device, pixels)
         evaluated = EvaluatedModel.of(model, posterior, engine, steps)
         embedded = embed(model, posterior) if embed_model else b""
+        if ans == "auto":
+            ans = "numba" if engine.name == "numba" else "numpy"
         return Codec(model, posterior, steps, evaluated, core_named(ans), threads, thorough, embedded)
 
     @property

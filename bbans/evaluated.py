@@ -16,12 +16,11 @@ from bbans.inference.antithetic import COPIES, antithetic_gradient
 from bbans.inference.landscapes import ContextLandscape, IndependentLandscape
 from bbans.inference.refined import Climb, Landscape, RefinedPosterior, natural_gradient
 from bbans.intervals import (
-    Bernoulli,
     ChannelLinearLogistic,
-    DiscretizedLogistic,
     Distribution,
-    GaussianBins,
-    LogisticMixture,
+    Maker,
+    NumpyMaker,
+    Outputs,
     PriorBins,
     Uniform,
     bernoulli,
@@ -37,7 +36,8 @@ from bbans.portable.context import ConvolutionalDecoder
 from bbans.portable.context_descent import ContextDescent
 from bbans.portable.convolution_descent import ConvolutionalDescent
 from bbans.portable.engine import Engine, Evaluate
-from bbans.portable.maps import LoadedContext, Values, load_convolutions
+from bbans.portable.layout import Values
+from bbans.portable.maps import LoadedContext, load_convolutions
 from bbans.portable.network import Network
 
 
@@ -50,6 +50,7 @@ class EvaluatedModel:
     evaluate_encoder: Evaluate
     evaluate_decoder: Callable[[NDArray[np.int64]], Likelihood]
     refine: RefinedPosterior | None
+    maker: Maker
 
     @staticmethod
     def of(model: Model, posterior: str, engine: Engine, steps: int = 0, climb: Climb | None = None) -> EvaluatedModel:
@@ -57,12 +58,14 @@ class EvaluatedModel:
 
         A ``climb`` other than the format's is for experiments only.
         """
+        maker = _maker(engine)
         return EvaluatedModel(
             model,
             PriorBins.of(model.latent_precision),
             _load_encoder(model, posterior, engine),
-            _load_decoder(model, engine),
+            _load_decoder(model, engine, maker),
             _refined(model, engine, steps, climb) if steps else None,
+            maker,
         )
 
     def on_threads(self, threads: int) -> EvaluatedModel:
@@ -75,11 +78,11 @@ class EvaluatedModel:
     def likelihood(self, z: Symbols) -> Likelihood:
         return self.evaluate_decoder(self.bins.centres[z])
 
-    def posterior(self, x: Symbols) -> GaussianBins:
+    def posterior(self, x: Symbols) -> Distribution:
         outputs = self.evaluate_encoder(x)
         if self.refine is not None:
             outputs = self.refine(outputs, x)
-        return posterior_of_outputs(outputs, self.bins)
+        return posterior_of_outputs(outputs, self.bins, self.maker)
 
 
 def _load_encoder(model: Model, posterior: str, engine: Engine) -> Evaluate:
@@ -99,12 +102,14 @@ def _load_encoder(model: Model, posterior: str, engine: Engine) -> Evaluate:
     return outputs
 
 
-def _load_decoder(model: Model, engine: Engine) -> Callable[[NDArray[np.int64]], Likelihood]:
+def _load_decoder(model: Model, engine: Engine, maker: Maker) -> Callable[[NDArray[np.int64]], Likelihood]:
     """From latents' centres int64 ``(images, latents)`` to p(x given z)."""
     decoder = model.decoder
     if isinstance(decoder, Network):
         evaluate = engine.load(decoder)
-        return lambda z: IndependentLikelihood(_independent(model, evaluate(z)), len(z))
+        return lambda z: IndependentLikelihood(
+            _distribution(model, maker)(evaluate(z).reshape(len(z), model.outputs_per_pixel, -1)), len(z)
+        )
     upward = load_convolutions(engine, decoder.upward)
     size, channels = decoder.upward.sizes[0], decoder.upward.inputs
 
@@ -112,36 +117,40 @@ def _load_decoder(model: Model, engine: Engine) -> Callable[[NDArray[np.int64]],
         return upward(z.reshape(len(z), channels, *size).transpose(2, 3, 1, 0).astype(np.float32))
 
     if isinstance(decoder, ConvolutionalDecoder):
-        return lambda z: _of_map(model, upward_of(z))
+        return lambda z: _of_map(model, maker, upward_of(z))
     context = LoadedContext.of(engine, decoder.context)
-    return lambda z: ContextLikelihood(context, upward_of(z), lambda outputs: _of_parameters(model, outputs))
+    return lambda z: ContextLikelihood(context, upward_of(z), _distribution(model, maker))
 
 
-def _of_map(model: Model, outputs: Values) -> Likelihood:
+def _of_map(model: Model, maker: Maker, outputs: Values) -> Likelihood:
     """p(x given z) from the results of a convolutional decoder, ``(rows, columns, outputs * channels, images)``."""
     images = outputs.shape[3]
     # Kinds, channels, images, positions.
     kinds = outputs.reshape(-1, model.outputs_per_pixel, model.channels, images).transpose(1, 2, 3, 0)
     if model.likelihood == "channel-linear-logistic":
-        parts = kinds.reshape(*kinds.shape[:2], -1).astype(np.int64)
-        return ChannelLinearLikelihood(ChannelLinearLogistic.from_outputs(*parts), images)
-    parameters = kinds.transpose(0, 2, 3, 1).reshape(len(kinds), -1).astype(np.int64)
-    return IndependentLikelihood(_of_parameters(model, parameters), images)
+        mean, log_scale, coefficient = kinds.reshape(*kinds.shape[:2], -1).astype(np.int64)
+        pixels = ChannelLinearLogistic.from_outputs(mean, log_scale, coefficient, maker.logistic)
+        return ChannelLinearLikelihood(pixels, images)
+    by_image = kinds.transpose(2, 0, 3, 1)
+    return IndependentLikelihood(_distribution(model, maker)(by_image.reshape(*by_image.shape[:2], -1)), images)
 
 
-def _independent(model: Model, outputs: NDArray[np.int64]) -> Distribution:
-    """The distributions of all pixels, flattened, from decoder outputs int64 ``(images, outputs)``."""
-    kinds = outputs.reshape(len(outputs), model.outputs_per_pixel, -1)
-    return _of_parameters(model, kinds.swapaxes(0, 1).reshape(model.outputs_per_pixel, -1))
-
-
-def _of_parameters(model: Model, parameters: NDArray[np.int64]) -> Distribution:
-    """Distributions from their parameters, int64 ``(outputs, n)``."""
+def _distribution(model: Model, maker: Maker) -> Callable[[Outputs], Distribution]:
+    """What makes the distributions of pixels."""
     if model.likelihood == "bernoulli":
-        return Bernoulli.from_logits(parameters[0])
+        return maker.bernoulli
     if model.likelihood == "discretized-logistic":
-        return DiscretizedLogistic.from_outputs(*parameters)
-    return LogisticMixture.from_outputs(parameters, model.components, model.masses)
+        return maker.logistic
+    return partial(maker.mixture, components=model.components, levels=model.masses)
+
+
+def _maker(engine: Engine) -> Maker:
+    """Compiled code makes distributions where it evaluates networks."""
+    if engine.name != "numba":
+        return NumpyMaker()
+    from bbans.intervals.compiled import CompiledMaker
+
+    return CompiledMaker()
 
 
 def _refined(model: Model, engine: Engine, steps: int, climb: Climb | None) -> RefinedPosterior:

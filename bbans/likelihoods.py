@@ -6,18 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bbans.ans.stack import Stack
-from bbans.intervals import pop, push
+from bbans.intervals import Outputs, pop, push
 from bbans.intervals.distribution import Distribution, Integers, Symbols
 from bbans.parallel import unshared_products
 from bbans.portable.context import diagonals
 from bbans.portable.convolution import Line
-from bbans.portable.maps import LoadedContext, Values, blocks_of, rows_of
-
-Parameters = NDArray[np.int64]
-"""Network outputs, ``(outputs, n)``."""
+from bbans.portable.layout import Values
+from bbans.portable.maps import LoadedContext, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +47,7 @@ class ContextLikelihood:
     context: LoadedContext
     features: Values
     """``(rows, columns, features, images)``."""
-    distribution: Callable[[Parameters], Distribution]
+    distribution: Callable[[Outputs], Distribution]
 
     @property
     def _shape(self) -> tuple[int, int, int, int]:
@@ -68,7 +65,7 @@ class ContextLikelihood:
     def pop(self, stack: Stack) -> Symbols:
         x = np.empty(self._shape, np.int64)
         diagonals = self._diagonals()
-        blocks = blocks_of(x.shape[3], max(line.count for line in diagonals))
+        blocks = self.context.layout.blocks(x.shape[3], max(line.count for line in diagonals))
         states = [self.context.start(self.features[:, :, :, block]) for block in blocks]
         with unshared_products():
             for line in diagonals:
@@ -79,7 +76,7 @@ class ContextLikelihood:
                     parameters = np.empty((line.count, outputs, x.shape[3]), np.float32)
                     for state, block in zip(states, blocks, strict=True):
                         parameters[:, :, block] = state.parameters(line, channel)
-                    symbols = pop(stack, self._distribution(parameters))
+                    symbols = pop(stack, self.distribution(parameters))
                     found = symbols.reshape(line.count, -1)
                     x[(*line.index, channel)] = found
                     for state, block in zip(states, blocks, strict=True):
@@ -98,7 +95,7 @@ class ContextLikelihood:
         frequency = np.empty_like(start)
         precision = 0
         with unshared_products():
-            for block in blocks_of(images, width):
+            for block in self.context.layout.blocks(images, width):
                 state = self.context.start(self.features[:, :, :, block])
                 for line, row in zip(rows_of((height, width)), pixels[:, :, :, block], strict=True):
                     for channel in range(channels):
@@ -106,15 +103,12 @@ class ContextLikelihood:
                 for line in rows_of((height, width)):
                     state.look(line)
                     for channel in range(channels):
-                        distribution = self._distribution(state.parameters(line, channel))
+                        distribution = self.distribution(state.parameters(line, channel))
                         found = distribution.interval(pixels[line.row, :, channel, block].ravel())
                         for whole, part in zip((start, frequency), found, strict=True):
                             whole[channel, line.row, :, block] = part.reshape(width, -1)
                         precision = distribution.precision
         return start, frequency, precision
-
-    def _distribution(self, parameters: Values) -> Distribution:
-        return self.distribution(parameters.swapaxes(0, 1).reshape(parameters.shape[1], -1).astype(np.int64))
 
     def _diagonals(self) -> list[Line]:
         return diagonals(self.features.shape[:2], self.context.network.columns + 1)

@@ -49,9 +49,9 @@ def coding_options(command: Command) -> Command:
     """The options of every command that evaluates a model."""
     options = [
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-        click.option("--engine", type=click.Choice(["auto", "numpy", "torch"]), default="auto", show_default=True,
-                     help="What evaluates the networks; the bytes are the same."),
-        click.option("--ans", default="numpy", show_default=True, metavar="CORE",
+        click.option("--engine", type=click.Choice(["auto", "numpy", "numba", "torch"]), default="auto",
+                     show_default=True, help="What evaluates the networks; the bytes are the same."),
+        click.option("--ans", default="auto", show_default=True, metavar="CORE",
                      help="The ANS core; the bytes are the same."),
         click.option("--threads", type=click.IntRange(1), metavar="N",
                      help="Chunks coded at once. [default: all processors]"),

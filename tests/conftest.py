@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from bbans.evaluated import EvaluatedModel
 from bbans.intervals.gaussian import CENTRE_FRACTION
 from bbans.model import Model, save_model
 from bbans.nets import VAE, ContextShape, ResidualShape
+from bbans.portable.engine import Engine
+from bbans.portable.engines import engine_named
 from bbans.portable.numpy_engine import NumpyEngine
 from bbans.training.export import export
 from bbans.training.loop import build
@@ -24,6 +27,9 @@ settings.register_profile("bbans", deadline=None, max_examples=50)
 settings.load_profile("bbans")
 
 SHAPE = (5, 4)
+ENGINES: list[Engine] = [engine_named("numpy"), engine_named("torch", "cpu")]
+if find_spec("numba"):
+    ENGINES.append(engine_named("numba"))
 
 
 def tiny_model(likelihood: str) -> Model:

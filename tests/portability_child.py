@@ -27,6 +27,10 @@ def engine_of(name: str, threads: int, block: int) -> Engine:
 
         torch.set_num_threads(threads)
         return TorchEngine("cpu", block)
+    if name == "numba":
+        from bbans.portable.numba_engine import NumbaEngine
+
+        return NumbaEngine()
     from bbans.portable.numpy_engine import NumpyEngine
 
     return NumpyEngine(block)

@@ -10,10 +10,10 @@ from bbans.ans.conformance import check_core
 from bbans.errors import CoreError, StackUnderflow
 
 
-@pytest.fixture(params=["numpy", "craystack"])
+@pytest.fixture(params=["numpy", "numba", "craystack"])
 def core(request: pytest.FixtureRequest) -> Core:
-    if request.param == "craystack":
-        pytest.importorskip("craystack")
+    if request.param != "numpy":
+        pytest.importorskip(request.param)
     return core_named(request.param)
 
 

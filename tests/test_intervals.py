@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,8 @@ from bbans.intervals import (
     Distribution,
     GaussianBins,
     LogisticMixture,
+    Maker,
+    NumpyMaker,
     PriorBins,
     Uniform,
     pop,
@@ -35,22 +39,64 @@ def network_outputs(count: int) -> st.SearchStrategy[np.ndarray]:
     return arrays(np.int64, count, elements=OUTPUTS)
 
 
+MAKERS: dict[str, Maker] = {"": NumpyMaker()}
+if find_spec("numba"):
+    from bbans.intervals.compiled import CompiledMaker
+
+    MAKERS["compiled "] = CompiledMaker()
+OF_PIXELS = ["uniform", *[f"{maker}{kind}" for maker in MAKERS for kind in ("bernoulli", "logistic", "mixture")]]
+KINDS = [*OF_PIXELS, *[f"{maker}gaussian" for maker in MAKERS]]
+
+
 def make(kind: str, first: np.ndarray, second: np.ndarray) -> tuple[Distribution, int]:
     """A distribution from raw network outputs, and how many symbols it has."""
     if kind == "uniform":
         return Uniform(len(first), BITS), 1 << BITS
+    name, _, kind = kind.rpartition(" ")
+    maker = MAKERS[f"{name} " if name else ""]
     if kind == "bernoulli":
-        return Bernoulli.from_logits(first), 2
-    if kind == "logistic":
-        return DiscretizedLogistic.from_outputs(first, second), 256
+        return maker.bernoulli(first[None, None]), 2
     if kind == "mixture":
         # As many parameters as it takes, all from the two.
         outputs = np.stack([np.roll(part, index) // (index + 1) for index in range(6) for part in (first, second)])
-        return LogisticMixture.from_outputs(outputs, 3, (0, 7, 255)), 256
-    return GaussianBins.from_outputs(PriorBins.of(BITS), first, second), 1 << BITS
+        return maker.mixture(outputs[None], 3, (0, 7, 255)), 256
+    outputs = np.stack([first, second])[None]
+    return (
+        (maker.logistic(outputs), 256)
+        if kind == "logistic"
+        else (maker.gaussian(PriorBins.of(BITS), outputs), 1 << BITS)
+    )
 
 
-@pytest.mark.parametrize("kind", ["uniform", "bernoulli", "logistic", "mixture"])
+@pytest.mark.skipif(len(MAKERS) == 1, reason="needs numba")
+@pytest.mark.parametrize("kind", ["bernoulli", "logistic", "mixture", "gaussian"])
+@given(first=network_outputs(9), second=network_outputs(9), seed=st.integers(0, 1 << 32), first_kept=st.integers(0, 8))
+def test_compiled_code_finds_the_same(
+    kind: str, first: np.ndarray, second: np.ndarray, seed: int, first_kept: int
+) -> None:
+    numpy, _ = make(kind, first, second)
+    compiled, _ = make(f"compiled {kind}", first, second)
+    kept = slice(first_kept, None)
+    assert len(compiled) == len(numpy) == 9 and len(compiled[kept]) == len(numpy[kept])
+    values = np.random.default_rng(seed).integers(0, 1 << numpy.precision, 9 - first_kept).astype(np.uint64)
+    for expected, found in zip(numpy[kept].locate(values), compiled[kept].locate(values), strict=True):
+        assert (expected == found).all() and expected.dtype == found.dtype
+
+
+def test_outputs_come_group_after_group() -> None:
+    """The members of a group lie beside each other, its kinds of parameters after each other."""
+    rng = np.random.default_rng(0)
+    outputs = rng.integers(-(1 << 18), 1 << 18, (5, 12, 7))
+    flat = np.ascontiguousarray(outputs.swapaxes(0, 1)).reshape(1, 12, 35)
+    values = rng.integers(0, 1 << 24, 35).astype(np.uint64)
+    expected = LogisticMixture.from_outputs(flat[0], 3, (0, 7, 255)).locate(values)
+    for maker in MAKERS.values():
+        for given_as in (outputs, flat, outputs.astype(np.float32)):
+            found = maker.mixture(given_as, 3, (0, 7, 255)).locate(values)
+            assert all((first == second).all() for first, second in zip(expected, found, strict=True))
+
+
+@pytest.mark.parametrize("kind", OF_PIXELS)
 @given(first=network_outputs(1), second=network_outputs(1))
 def test_intervals_tile_the_range(kind: str, first: np.ndarray, second: np.ndarray) -> None:
     distribution, symbols = make(kind, np.repeat(first, 256), np.repeat(second, 256))
@@ -61,7 +107,7 @@ def test_intervals_tile_the_range(kind: str, first: np.ndarray, second: np.ndarr
     assert start[-1] + frequency[-1] == 1 << distribution.precision
 
 
-@pytest.mark.parametrize("kind", ["uniform", "bernoulli", "logistic", "mixture", "gaussian"])
+@pytest.mark.parametrize("kind", KINDS)
 @given(first=network_outputs(9), second=network_outputs(9), seed=st.integers(0, 1 << 32))
 def test_every_value_is_located_in_its_interval(kind: str, first: np.ndarray, second: np.ndarray, seed: int) -> None:
     distribution, symbols = make(kind, first, second)
@@ -74,7 +120,7 @@ def test_every_value_is_located_in_its_interval(kind: str, first: np.ndarray, se
     assert (again[0] == start).all() and (again[1] == frequency).all()
 
 
-@pytest.mark.parametrize("kind", ["uniform", "bernoulli", "logistic", "mixture", "gaussian"])
+@pytest.mark.parametrize("kind", KINDS)
 @given(first=network_outputs(23), second=network_outputs(23), lanes=st.integers(1, 30), seed=st.integers(0, 1 << 32))
 def test_pop_and_push_are_inverse(kind: str, first: np.ndarray, second: np.ndarray, lanes: int, seed: int) -> None:
     distribution, _ = make(kind, first, second)

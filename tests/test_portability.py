@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model, steps = bbans.load_model(name.split("+")[0]), int(name.split("+")[1])
         images = bbans.sample_images(model, FILES[name], seed=3)
         np.save(folder / f"{name}.npy", images)
-        codec = bbans.Codec.of(model, steps=steps, threads=1)
+        codec = bbans.Codec.of(model, steps=steps, engine="numpy", ans="numpy", threads=1)
         (folder / f"{name}.bba").write_bytes(codec.compress(images, chunk_size=len(images) // 2))
     return folder
 
@@ -67,6 +67,11 @@ CASES = {
         ["torch", "2", "512", "numpy"],
         {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
     ),
+    "numba": (["numba", "1", "512", "numba"], {}),
+    "numba, 2 threads, no SIMD beyond the least": (
+        ["numba", "2", "512", "numba"],
+        {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
+    ),
     "craystack": (["numpy", "1", "512", "craystack"], {}),
     "other NumPy": (["numpy", "1", "512", "numpy"], {}),
 }
@@ -76,8 +81,9 @@ CASES = {
 def test_bytes_are_the_same_everywhere(case: str, folder: Path) -> None:
     arguments, environment = CASES[case]
     python = sys.executable
-    if case == "craystack" and importlib.util.find_spec("craystack") is None:
-        pytest.skip("craystack is not installed")
+    for package in ("craystack", "numba"):
+        if package in arguments and importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
     if case == "other NumPy":
         if OTHER_NUMPY is None:
             pytest.skip("BBANS_OTHER_NUMPY names no other environment")

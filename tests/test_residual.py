@@ -8,7 +8,15 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import SHAPE, assert_frozen_agrees, random_images, tiny_context_model, tiny_model, tiny_residual_model
+from conftest import (
+    ENGINES,
+    SHAPE,
+    assert_frozen_agrees,
+    random_images,
+    tiny_context_model,
+    tiny_model,
+    tiny_residual_model,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
@@ -26,11 +34,9 @@ from bbans.portable.engine import Engine
 from bbans.portable.maps import load_convolutions
 from bbans.portable.network import Linear
 from bbans.portable.numpy_engine import NumpyEngine
-from bbans.portable.torch_engine import TorchEngine
 from bbans.training.loop import build
 from bbans.training.recipe import Recipe
 
-ENGINES = [NumpyEngine(), TorchEngine("cpu")]
 LIKELIHOODS = ["bernoulli", "discretized-logistic", "logistic-mixture", "channel-linear-logistic"]
 
 
@@ -151,7 +157,8 @@ def test_engines_and_batches_get_the_same_integers() -> None:
         )
         for engine in ENGINES
     ]
-    assert all((first == second).all() for first, second in zip(*found, strict=True))
+    for other in found[1:]:
+        assert all((first == second).all() for first, second in zip(found[0], other, strict=True))
     evaluated = EvaluatedModel.of(model, "amortized", ENGINES[0])
     one_by_one = [evaluated.evaluate_encoder(image[None]) for image in x]
     assert (np.concatenate(one_by_one) == found[0][0]).all()
@@ -162,11 +169,12 @@ def test_engines_and_batches_get_the_same_integers() -> None:
 def test_files_do_not_depend_on_the_engine() -> None:
     model = tiny_residual_model("channel-linear-logistic", (9, 6, 3))
     images = random_images(model, 40)
-    first, second = (bbans.Codec.of(model, engine=engine).chunk_coder() for engine in ENGINES)
+    first, *others = (bbans.Codec.of(model, engine=engine).chunk_coder() for engine in ENGINES)
     x = images.reshape(40, -1).astype(np.int64)
     payload = first.encode(x)
-    assert payload == second.encode(x)
-    assert (second.decode(payload, 40) == x).all()
+    for other in others:
+        assert payload == other.encode(x)
+        assert (other.decode(payload, 40) == x).all()
 
 
 def test_samples_are_seen_as_likely() -> None:

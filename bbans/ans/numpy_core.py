@@ -71,12 +71,16 @@ class NumpyStack:
 
     def _give(self, words: Integers) -> None:
         """Put words on the tail, the first one topmost."""
-        if len(words) > self._top:
-            room = max(len(words), len(self._buffer), 1024)
-            self._buffer = np.concatenate([np.empty(room, np.uint32), self._buffer])
-            self._top += room
+        self._make_room(len(words))
         self._buffer[self._top - len(words) : self._top] = words
         self._top -= len(words)
+
+    def _make_room(self, count: int) -> None:
+        """Before the tail, for so many words."""
+        if count > self._top:
+            room = max(count, len(self._buffer), 1024)
+            self._buffer = np.concatenate([np.empty(room, np.uint32), self._buffer])
+            self._top += room
 
     def _take(self, count: int) -> Words:
         """Take words off the tail, the topmost first."""
@@ -94,8 +98,13 @@ class NumpyCore:
     name = "numpy"
 
     def from_words(self, words: Words, lanes: int) -> NumpyStack:
-        heads = (words[:lanes].astype(np.uint64) << WORD_BITS) | words[lanes : 2 * lanes]
-        return NumpyStack(heads, words[2 * lanes :])
+        return NumpyStack(*unflatten(words, lanes))
+
+
+def unflatten(words: Words, lanes: int) -> tuple[Integers, Words]:
+    """Heads and tail of a flattened stack."""
+    heads = (words[:lanes].astype(np.uint64) << WORD_BITS) | words[lanes : 2 * lanes]
+    return heads, words[2 * lanes :]
 
 
 core = NumpyCore()

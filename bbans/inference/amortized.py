@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.intervals import GaussianBins, PriorBins
+from bbans.intervals import Distribution, Maker, PriorBins
 
 
-def posterior_of_outputs(outputs: NDArray[np.int64], bins: PriorBins) -> GaussianBins:
+def posterior_of_outputs(outputs: NDArray[np.int64], bins: PriorBins, maker: Maker) -> Distribution:
     """q(z given x) over the prior's bins, flattened, from encoder outputs int64 ``(images, 2 * latents)``."""
-    mean, log_deviation = np.split(outputs, 2, axis=1)
-    return GaussianBins.from_outputs(bins, mean.ravel(), log_deviation.ravel())
+    return maker.gaussian(bins, outputs.reshape(len(outputs), 2, -1))

@@ -23,6 +23,7 @@ from bbans.intervals.coding import pop, push
 from bbans.intervals.distribution import Distribution
 from bbans.intervals.gaussian import GaussianBins, PriorBins
 from bbans.intervals.logistic import DiscretizedLogistic
+from bbans.intervals.makers import Maker, NumpyMaker, Outputs
 from bbans.intervals.mixture import LogisticMixture
 from bbans.intervals.uniform import Uniform
 
@@ -33,6 +34,9 @@ __all__ = [
     "Distribution",
     "GaussianBins",
     "LogisticMixture",
+    "Maker",
+    "NumpyMaker",
+    "Outputs",
     "PriorBins",
     "Uniform",
     "pop",

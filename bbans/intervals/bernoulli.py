@@ -27,7 +27,7 @@ LOGIT_MAXIMUM = 16
 
 
 @cache
-def _frequency_of_one() -> Integers:
+def frequencies_of_one() -> Integers:
     """The frequency of a one for each rounded logit."""
     steps = LOGIT_MAXIMUM << STEP_BITS
     logits = np.arange(-steps, steps + 1) / float(1 << STEP_BITS)
@@ -40,7 +40,7 @@ def _frequency_of_one() -> Integers:
 @cache
 def _probabilities() -> tuple[Floats32, Floats32]:
     """The probability of what a rounded logit is for, and its logarithm."""
-    probability = _frequency_of_one() / float(1 << PRECISION)
+    probability = frequencies_of_one() / float(1 << PRECISION)
     log_prob = multiples(elementary.logarithm(probability))
     tables = probability.astype(np.float32), log_prob.astype(np.float32)
     for table in tables:
@@ -81,7 +81,7 @@ class Bernoulli:
         dropped = LOGIT_FRACTION - STEP_BITS
         rounded = (logits + (1 << (dropped - 1))) >> dropped
         steps = LOGIT_MAXIMUM << STEP_BITS
-        return Bernoulli(_frequency_of_one()[np.minimum(np.maximum(rounded, -steps), steps) + steps])
+        return Bernoulli(frequencies_of_one()[np.minimum(np.maximum(rounded, -steps), steps) + steps])
 
     def __len__(self) -> int:
         return len(self.frequency_of_one)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from bbans.intervals import logistic
-from bbans.intervals.distribution import Symbols
+from bbans.intervals.distribution import Distribution, Symbols
 from bbans.intervals.location_scale import Signed, clip
 from bbans.intervals.log_prob import Floats32, LogProb, Rows
-from bbans.intervals.logistic import MEAN_FRACTION, MEAN_MAXIMUM, DiscretizedLogistic
+from bbans.intervals.logistic import MEAN_FRACTION, MEAN_MAXIMUM
+from bbans.intervals.makers import NumpyMaker, Outputs
 from bbans.portable.elementary import Floats
 
 CHANNELS = 3
@@ -37,14 +38,23 @@ class ChannelLinearLogistic:
     """As network outputs."""
     coefficient: Signed
     """Of the second channel on the first, of the third on the first, and of the third on the second."""
+    logistic: Callable[[Outputs], Distribution]
+    """Makes the distributions of a channel."""
 
     @staticmethod
-    def from_outputs(mean: Signed, log_scale: Signed, coefficient: Signed) -> ChannelLinearLogistic:
+    def from_outputs(
+        mean: Signed,
+        log_scale: Signed,
+        coefficient: Signed,
+        logistic: Callable[[Outputs], Distribution] = NumpyMaker.logistic,
+    ) -> ChannelLinearLogistic:
         """From decoder outputs times ``2**16``; means are in 128 grey levels, and scales in grey levels."""
         mean_limit, limit = MEAN_MAXIMUM << MEAN_FRACTION, COEFFICIENT_MAXIMUM << COEFFICIENT_FRACTION
-        return ChannelLinearLogistic(clip(mean, -mean_limit, mean_limit), log_scale, clip(coefficient, -limit, limit))
+        return ChannelLinearLogistic(
+            clip(mean, -mean_limit, mean_limit), log_scale, clip(coefficient, -limit, limit), logistic
+        )
 
-    def channel(self, earlier: list[Symbols]) -> DiscretizedLogistic:
+    def channel(self, earlier: list[Symbols]) -> Distribution:
         """The distributions of the channel after the ``earlier`` ones, whose values are int64 ``(n,)`` each."""
         channel = len(earlier)
         mean = self.mean[channel]
@@ -56,7 +66,7 @@ class ChannelLinearLogistic:
             ]
             half = 1 << (COEFFICIENT_FRACTION - 1)
             mean = mean + ((np.sum(products, axis=0) + half) >> COEFFICIENT_FRACTION)
-        return DiscretizedLogistic.from_outputs(mean, self.log_scale[channel])
+        return self.logistic(np.stack([mean, self.log_scale[channel]])[None])
 
 
 def log_prob(x: Floats32) -> LogProb:

@@ -35,8 +35,8 @@ CENTRE_FRACTION = 12
 """Centres of bins, which the decoder network takes, are multiples of ``2**-CENTRE_FRACTION``."""
 TABLE_LIMIT = 6
 
-_table = cache(lambda: DistributionTable.of(elementary.normal_cdf, TABLE_LIMIT, 1 << PRECISION))
-_inverse_deviations = cache(lambda: inverse_scales(LOG_DEVIATION_MINIMUM, LOG_DEVIATION_MAXIMUM))
+distribution_table = cache(lambda: DistributionTable.of(elementary.normal_cdf, TABLE_LIMIT, 1 << PRECISION))
+deviation_table = cache(lambda: inverse_scales(LOG_DEVIATION_MINIMUM, LOG_DEVIATION_MAXIMUM))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class GaussianBins:
     def from_outputs(bins: PriorBins, mean: Signed, log_deviation: Signed) -> GaussianBins:
         """From encoder outputs: means and logs of standard deviations, times ``2**16``, int64 ``(n,)``."""
         limit = MEAN_MAXIMUM << MEAN_FRACTION
-        inverse = look_up_inverse_scale(_inverse_deviations(), log_deviation, LOG_DEVIATION_MINIMUM)
+        inverse = look_up_inverse_scale(deviation_table(), log_deviation, LOG_DEVIATION_MINIMUM)
         return GaussianBins(bins, clip(mean, -limit, limit), inverse)
 
     def __len__(self) -> int:
@@ -101,4 +101,4 @@ class GaussianBins:
 
     def _start(self, symbols: Symbols) -> Signed:
         distance = (self.bins.edges[symbols] - self.mean) * self.inverse_deviation
-        return _table()(distance >> (MEAN_FRACTION + SCALE_FRACTION - FRACTION))
+        return distribution_table()(distance >> (MEAN_FRACTION + SCALE_FRACTION - FRACTION))

@@ -42,8 +42,8 @@ LOG_PROB_LIMIT = 18
 FAR = np.float32(1 << 20)
 """In grey levels: beyond every table."""
 
-_table = cache(lambda: DistributionTable.of(elementary.logistic, TABLE_LIMIT, (1 << PRECISION) - LEVELS))
-_inverse_scales = cache(lambda: inverse_scales(LOG_SCALE_MINIMUM, LOG_SCALE_MAXIMUM))
+distribution_table = cache(lambda: DistributionTable.of(elementary.logistic, TABLE_LIMIT, (1 << PRECISION) - LEVELS))
+scale_table = cache(lambda: inverse_scales(LOG_SCALE_MINIMUM, LOG_SCALE_MAXIMUM))
 
 
 @cache
@@ -59,7 +59,7 @@ def _edges() -> Signed:
 def _quantiles() -> NDArray[np.float64]:
     """Standardized quantiles, for guesses only: nothing that is coded depends on them."""
     values = (np.arange(1 << GUESS_BITS) + 0.5) * (1 << (PRECISION - GUESS_BITS))
-    nodes = _table().nodes
+    nodes = distribution_table().nodes
     grid = np.arange(len(nodes)) / (1 << GRID_BITS) - TABLE_LIMIT
     standardized: NDArray[np.float64] = np.interp(values, nodes, grid)
     return standardized * float(1 << (SCALE_FRACTION + MEAN_FRACTION))
@@ -186,7 +186,7 @@ class DiscretizedLogistic:
     def from_outputs(mean: Signed, log_scale: Signed) -> DiscretizedLogistic:
         """From decoder outputs times ``2**16``: means in 128 grey levels, logs of scales in grey levels."""
         limit = MEAN_MAXIMUM << MEAN_FRACTION
-        inverse = look_up_inverse_scale(_inverse_scales(), log_scale, LOG_SCALE_MINIMUM)
+        inverse = look_up_inverse_scale(scale_table(), log_scale, LOG_SCALE_MINIMUM)
         return DiscretizedLogistic(clip(mean, -limit, limit), inverse)
 
     def __len__(self) -> int:
@@ -228,4 +228,4 @@ class DiscretizedLogistic:
     def _start(self, symbols: Symbols) -> Signed:
         """Where intervals start: adding the level itself leaves each a frequency of at least 1."""
         distance = (_edges()[symbols] - self.mean) * self.inverse_scale
-        return _table()(distance >> (MEAN_FRACTION + SCALE_FRACTION - FRACTION)) + symbols
+        return distribution_table()(distance >> (MEAN_FRACTION + SCALE_FRACTION - FRACTION)) + symbols

@@ -37,8 +37,8 @@ LOG_WEIGHT_BITS = 8
 LOG_WEIGHT_RANGE = 16
 """...and not further than this below the largest."""
 
-_table = cache(lambda: DistributionTable.of(elementary.logistic, TABLE_LIMIT, 1 << PRECISION))
-_inverse_scales = cache(lambda: inverse_scales(LOG_SCALE_MINIMUM, LOG_SCALE_MAXIMUM))
+distribution_table = cache(lambda: DistributionTable.of(elementary.logistic, TABLE_LIMIT, 1 << PRECISION))
+scale_table = cache(lambda: inverse_scales(LOG_SCALE_MINIMUM, LOG_SCALE_MAXIMUM))
 
 
 @cache
@@ -95,7 +95,7 @@ class LogisticMixture:
         return LogisticMixture(
             weights[len(levels) :],
             clip(outputs[first:second], -limit, limit),
-            look_up_inverse_scale(_inverse_scales(), outputs[second:], LOG_SCALE_MINIMUM),
+            look_up_inverse_scale(scale_table(), outputs[second:], LOG_SCALE_MINIMUM),
             np.cumsum(weights[: len(levels)], axis=0),
             levels,
         )
@@ -133,7 +133,7 @@ class LogisticMixture:
         edge = ((2 * symbols - 1) << (MEAN_FRACTION - 1)) - self.mean
         edge *= self.inverse_scale
         edge >>= MEAN_FRACTION + SCALE_FRACTION - FRACTION
-        share = _table()(edge)
+        share = distribution_table()(edge)
         share *= self.weight  # below 2**48
         start: Signed = (share.sum(axis=0) >> PRECISION) + symbols
         if self.levels:

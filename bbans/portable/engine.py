@@ -12,16 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.portable.descent import Floats32
+from bbans.portable.layout import Layout, Stored, Values
 from bbans.portable.network import Linear, Network
 
 Evaluate = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 """Evaluates a network: integers ``(images, inputs)`` to integers ``(images, outputs)``."""
 
 
-Product = Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float32]]
-"""Evaluates one layer on integers held in floating point. Its inputs come in parts, ``(positions, inputs of the part,
-images)``, which need not be contiguous; the result is ``(positions, outputs, images)``, and is good until the
-same thread calls again."""
 Sums = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 """A matrix product and nothing else: integers ``(inputs, columns)`` to exact sums ``(outputs, columns)``, all held in
 floating point, float64 where sums may be over 2**24."""
@@ -35,6 +32,22 @@ Linearize = Callable[[NDArray[np.int64]], tuple[Floats32, PullBack]]
 gradients back from there. Both are good until the same thread calls it again."""
 
 
+class Product(Protocol):
+    """Evaluates one layer on positions of maps, as the engine's layout keeps them."""
+
+    @property
+    def groups(self) -> int:
+        """That the results of a position take."""
+
+    def __call__(self, parts: Sequence[Stored], added: Stored | None = None, out: Stored | None = None, /) -> Stored:
+        """The inputs come in ``parts``, one after the other. What is ``added`` is added to the results, which are then
+        clipped to ``0 .. added_maximum``. They are written to ``out``, or are good until the same thread calls again.
+        """
+
+    def read(self, found: Stored, images: int) -> Values:
+        """What it found for so many images, ``(..., channels, images)``, without tiles. It may be a view."""
+
+
 class Engine(Protocol):
     """Makes networks ready to be evaluated."""
 
@@ -45,8 +58,21 @@ class Engine(Protocol):
     def load(self, network: Network) -> Evaluate:
         """A function that evaluates ``network``, safe to call from several threads."""
 
-    def load_product(self, layer: Linear, input_magnitude: int) -> Product:
-        """A function that evaluates one layer on inputs up to a magnitude, safe to call from several threads."""
+    @property
+    def layout(self) -> Layout:
+        """Of the maps that products take."""
+
+    def suited(self, layers: Sequence[tuple[Linear, int]]) -> Engine:
+        """An engine for products of such layers on maps, each with the magnitude of what goes into it: this one if it
+        can do them all.
+        """
+
+    def load_product(
+        self, layer: Linear, input_magnitude: int, channels: Sequence[int], added_maximum: int = 0
+    ) -> Product:
+        """A function that evaluates one layer on inputs up to a magnitude, safe to call from several threads. The
+        inputs are so many ``channels`` of one position after the other.
+        """
 
     def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
         """A function that multiplies inputs up to a magnitude by ``(outputs, inputs)``, safe to call from several

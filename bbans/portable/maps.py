@@ -17,11 +17,8 @@ from bbans.parallel import unshared_products
 from bbans.portable.context import BLOCK, NEAR, ContextNetwork, Head
 from bbans.portable.convolution import Convolution, ConvolutionalNetwork, Line, Offsets, Size, halved
 from bbans.portable.engine import Engine, Product
-
-Values = NDArray[np.float32]
-
-BLOCK_COLUMNS = 2048
-"""Positions of images that are evaluated together: enough for the matrix products, few enough to stay in cache."""
+from bbans.portable.layout import Layout, Stored, Values
+from bbans.portable.network import Linear
 
 
 @dataclass(frozen=True)
@@ -38,34 +35,33 @@ HERE = Run(0, 0)
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """Integers up to 2**24 for each channel of each position of images, in a margin of zeros."""
+    """What there is at each position of images, in a margin of zeros."""
 
-    values: Values
-    """``(rows, columns, channels, images)``, contiguous."""
+    stored: Stored
     above: int
     """Rows of the margin..."""
     left: int
     """...and its columns."""
 
     @staticmethod
-    def of(values: Values, above: int, below: int, left: int, right: int) -> Map:
-        """A copy of ``values`` in a margin."""
-        height, width, *rest = values.shape
-        x = Map(np.zeros((above + height + below, left + width + right, *rest), np.float32), above, left)
-        x.values[above : above + height, left : left + width] = values
+    def of(stored: Stored, above: int, below: int, left: int, right: int) -> Map:
+        """A copy of a map in a margin."""
+        tiles, height, width, *rest = stored.shape
+        shape = (tiles, above + height + below, left + width + right, *rest)
+        x = Map(np.zeros(shape, stored.dtype), above, left)
+        x.stored[:, above : above + height, left : left + width] = stored
         return x
 
-    def at(self, line: Line, run: Run = HERE) -> Values:
-        """What lies at the places of a run beside the positions of a line: a view ``(positions, places * channels,
-        images)``.
+    def at(self, line: Line, run: Run = HERE) -> Stored:
+        """What lies at the places of a run beside the positions of a line: a view ``(tiles, positions, places * groups,
+        images of a tile)``.
         """
-        _, _, channels, images = self.values.shape
-        down, right, channel, image = self.values.strides
+        tiles, _, _, groups, images = self.stored.shape
+        tile, down, right, group, image = self.stored.strides
         offset = (self.above + line.row + run.row) * down + (self.left + line.column + run.column) * right
-        shape = (line.count, run.width * channels, images)
-        return np.ndarray(
-            shape, np.float32, self.values, offset, (line.down * down + line.right * right, channel, image)
-        )
+        shape = (tiles, line.count, run.width * groups, images)
+        strides = (tile, line.down * down + line.right * right, group, image)
+        return np.ndarray(shape, self.stored.dtype, self.stored, offset, strides)
 
 
 def rows_of(size: Size) -> list[Line]:
@@ -98,58 +94,78 @@ def _by_place(weight: NDArray[np.int16], order: list[int]) -> NDArray[np.int16]:
 def load_convolutions(engine: Engine, network: ConvolutionalNetwork) -> Callable[[Values], Values]:
     """A function that evaluates ``network`` on maps ``(rows, columns, channels, images)`` without margins."""
     magnitudes = [network.input_magnitude, *[layer.product.output_magnitude for layer in network.layers]]
-    steps = zip(network.layers, magnitudes, network.sizes, network.sizes[1:], strict=False)
-    layers = [_load_convolution(engine, *step) for step in steps]
+    plans = [_plan(*step) for step in zip(network.layers, network.sizes, network.sizes[1:], strict=False)]
+    engine = engine.suited(
+        [(phase.layer, magnitude) for plan, magnitude in zip(plans, magnitudes, strict=False) for phase in plan.phases]
+    )
+    layers = [_LoadedConvolution.of(engine, *step) for step in zip(plans, magnitudes, strict=False)]
 
     def evaluate(x: Values) -> Values:
         y = np.empty((*network.sizes[-1], network.outputs, x.shape[3]), np.float32)
         with unshared_products():
-            for block in blocks_of(x.shape[3], max(width for _, width in network.sizes)):
-                before = part = x[:, :, :, block]
-                for convolution, layer in zip(network.layers, layers, strict=True):
-                    found = layer(part)
-                    if convolution.residual:
-                        found += before
-                        np.clip(found, 0, convolution.product.maximum, out=found)
-                    before, part = part, found
-                y[:, :, :, block] = part
+            for block in engine.layout.blocks(x.shape[3], max(width for _, width in network.sizes)):
+                part = x[:, :, :, block]
+                before = found = engine.layout.store(part)
+                for layer in layers:
+                    before, found = found, layer(found, before if layer.plan.residual else None)
+                y[:, :, :, block] = layers[-1].products[0].read(found, part.shape[3])
         return y
 
     return evaluate
 
 
-def blocks_of(images: int, positions: int) -> list[slice]:
-    """Images cut into blocks, for lines of so many positions."""
-    step = max(1, BLOCK_COLUMNS // positions)
-    return [slice(first, min(first + step, images)) for first in range(0, images, step)]
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """Of each ``step`` by ``step`` positions of a result, those that come ``down`` rows and ``right`` columns after the
+    first.
+    """
+
+    down: int
+    right: int
+    layer: Linear
+    """Takes places as ``runs`` go through them, and channels within."""
+    runs: tuple[Run, ...]
+    """Beside a position of what the layer sees."""
 
 
-def _load_convolution(
-    engine: Engine, layer: Convolution, magnitude: int, before: Size, after: Size
-) -> Callable[[Values], Values]:
-    """One convolution, from a map of size ``before`` to one of size ``after``."""
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """One convolution."""
+
+    phases: tuple[Phase, ...]
+    step: int
+    """2 if the map is doubled, by looking at each position once for each phase."""
+    stride: int
+    """Of the positions that are looked at."""
+    channels: int
+    """Of the input."""
+    reach: int
+    after: Size
+    repeated: bool
+    """Whether the map is doubled by repeating its positions: the result may have an odd size."""
+    residual: bool
+
+    @property
+    def lines(self) -> list[Line]:
+        """The positions that are looked at, for each row of the result or each two of them."""
+        height, width = (size // self.step for size in self.after)
+        return [Line(self.stride * row, 0, 0, self.stride, width) for row in range(height)]
+
+
+def _plan(layer: Convolution, before: Size, after: Size) -> Plan:
+    """How to get from a map of size ``before`` to one of size ``after``."""
+    reach = layer.kernel // 2
     if after == (2 * before[0], 2 * before[1]):
-        return _load_doubling(engine, layer, magnitude)
-    weight, kernel, reach = layer.product.weight, layer.kernel, layer.kernel // 2
-    by_place = _by_place(weight, list(range(kernel**2)))
-    loaded = engine.load_product(replace(layer.product, weight=by_place), magnitude)
-    step = 2 if before != after == halved(before) else 1
-    lines = [Line(step * row, 0, 0, step, after[1]) for row in range(after[0])]
-    runs = [Run(row, -reach, kernel) for row in range(-reach, reach + 1)]
-
-    def evaluate(x: Values) -> Values:
-        if before != after and before == halved(after):
-            x = x.repeat(2, axis=0).repeat(2, axis=1)[: after[0], : after[1]]
-        source = Map.of(x, reach, reach, reach, reach)
-        y = np.empty((*after, len(weight), x.shape[3]), np.float32)
-        for row, line in enumerate(lines):
-            y[row] = loaded([source.at(line, run) for run in runs])
-        return y
-
-    return evaluate
+        return Plan(_doubling(layer), 2, 1, layer.channels, reach, after, False, layer.residual)
+    weight = _by_place(layer.product.weight, list(range(layer.kernel**2)))
+    runs = tuple(Run(row, -reach, layer.kernel) for row in range(-reach, reach + 1))
+    stride = 2 if before != after == halved(before) else 1
+    phase = Phase(0, 0, replace(layer.product, weight=weight), runs)
+    repeated = before != after and before == halved(after)
+    return Plan((phase,), 1, stride, layer.channels, reach, after, repeated, layer.residual)
 
 
-def _load_doubling(engine: Engine, layer: Convolution, magnitude: int) -> Callable[[Values], Values]:
+def _doubling(layer: Convolution) -> tuple[Phase, ...]:
     """A convolution of a map doubled, without doubling it: of the four positions that come of one, each sees its
     neighbours several times over, and their weights are added up instead.
     """
@@ -162,19 +178,39 @@ def _load_doubling(engine: Engine, layer: Convolution, magnitude: int) -> Callab
         summed = np.zeros((outputs, height, width, layer.channels), np.int32)
         for (i, row), (j, column) in product(enumerate(rows), enumerate(columns)):
             summed[:, row - rows[0], column - columns[0]] += weight[:, :, i, j]
-        loaded = engine.load_product(replace(layer.product, weight=summed.reshape(outputs, -1)), magnitude)
-        runs = [Run(row, columns[0], width) for row in range(rows[0], rows[-1] + 1)]
-        phases.append((down, right, loaded, runs))
+        runs = tuple(Run(row, columns[0], width) for row in range(rows[0], rows[-1] + 1))
+        phases.append(Phase(down, right, replace(layer.product, weight=summed.reshape(outputs, -1)), runs))
+    return tuple(phases)
 
-    def evaluate(x: Values) -> Values:
-        source = Map.of(x, reach, reach, reach, reach)
-        y = np.empty((2 * x.shape[0], 2 * x.shape[1], outputs, x.shape[3]), np.float32)
-        for line in rows_of(x.shape[:2]):
-            for down, right, loaded, runs in phases:
-                y[2 * line.row + down, right::2] = loaded([source.at(line, run) for run in runs])
+
+@dataclass(frozen=True, eq=False)
+class _LoadedConvolution:
+    """A convolution on an engine."""
+
+    plan: Plan
+    products: tuple[Product, ...]
+    """One for each phase."""
+
+    @staticmethod
+    def of(engine: Engine, plan: Plan, magnitude: int) -> _LoadedConvolution:
+        def load(phase: Phase) -> Product:
+            places = sum(run.width for run in phase.runs)
+            return engine.load_product(phase.layer, magnitude, [plan.channels] * places, phase.layer.maximum)
+
+        return _LoadedConvolution(plan, tuple(map(load, plan.phases)))
+
+    def __call__(self, x: Stored, added: Stored | None) -> Stored:
+        plan = self.plan
+        if plan.repeated:
+            x = x.repeat(2, axis=1).repeat(2, axis=2)[:, : plan.after[0], : plan.after[1]]
+        source = Map.of(x, plan.reach, plan.reach, plan.reach, plan.reach)
+        y = np.empty((len(x), *plan.after, self.products[0].groups, x.shape[-1]), x.dtype)
+        for row, line in enumerate(plan.lines):
+            for phase, loaded in zip(plan.phases, self.products, strict=True):
+                here = np.s_[:, plan.step * row + phase.down, phase.right :: plan.step]
+                parts = [source.at(line, run) for run in phase.runs]
+                loaded(parts, None if added is None else added[here], y[here])
         return y
-
-    return evaluate
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +218,7 @@ class LoadedContext:
     """A context network on an engine."""
 
     network: ContextNetwork
+    layout: Layout
     window: Product
     window_runs: tuple[Run, ...]
     blocks: tuple[tuple[Product, Product], ...]
@@ -192,33 +229,37 @@ class LoadedContext:
     @staticmethod
     def of(engine: Engine, network: ContextNetwork) -> LoadedContext:
         pixel, hidden = network.pixel_input.magnitude, network.window.output_magnitude
+        seen, width = network.pixel_input.channels(len(network.heads)) + 1, len(network.window.weight)
         window_runs, window_order = runs_of(network.window_offsets)
         block_runs, block_order = runs_of(BLOCK)
         near_runs, near_order = runs_of(NEAR)
-        places = len(window_order) * (network.pixel_input.channels(len(network.heads)) + 1)
+        places = len(window_order) * seen
         window = np.concatenate(
             [_by_place(network.window.weight[:, :places], window_order), network.window.weight[:, places:]], axis=1
         )
-        blocks = []
+        # Each layer, the largest magnitude of what it takes, and the channels of what lies side by side.
+        layers = [
+            (
+                replace(network.window, weight=window),
+                max(pixel, network.pixel_input.unit, network.feature_magnitude),
+                [*[seen] * len(window_order), network.features],
+            )
+        ]
         for block in network.blocks:
             mix = replace(block.mix, weight=_by_place(block.mix.weight, block_order))
-            project = engine.load_product(block.project, block.mix.output_magnitude)
-            blocks.append((engine.load_product(mix, hidden), project))
-        heads = []
-        for head in network.heads:
+            layers.append((mix, hidden, [width] * len(BLOCK)))
+            layers.append((block.project, block.mix.output_magnitude, [len(block.mix.weight)]))
+        for channel, head in enumerate(network.heads):
+            earlier = [channel] if channel else []
             output = replace(head.output, weight=_output_weight(network, head, near_order))
             magnitude = max(head.hidden.output_magnitude, pixel, network.pixel_input.unit)
-            seen = engine.load_product(head.hidden, max(hidden, pixel))
-            heads.append((seen, engine.load_product(output, magnitude)))
-        return LoadedContext(
-            network,
-            engine.load_product(replace(network.window, weight=window), max(pixel, network.feature_magnitude)),
-            window_runs,
-            tuple(blocks),
-            block_runs,
-            tuple(heads),
-            near_runs,
-        )
+            layers.append((head.hidden, max(hidden, pixel), [width, *earlier]))
+            layers.append((output, magnitude, [len(head.hidden.weight), *[seen] * len(NEAR), *earlier]))
+        engine = engine.suited([(layer, magnitude) for layer, magnitude, _ in layers])
+        first, *products = [engine.load_product(*layer, network.hidden_maximum) for layer in layers]
+        pairs = tuple(zip(products[::2], products[1::2], strict=True))
+        blocks, heads = pairs[: len(network.blocks)], pairs[len(network.blocks) :]
+        return LoadedContext(network, engine.layout, first, window_runs, blocks, block_runs, heads, near_runs)
 
     def start(self, features: Values) -> ContextState:
         """Images of which nothing is known but their features, ``(rows, columns, features, images)``."""
@@ -228,9 +269,10 @@ class LoadedContext:
         channels = network.pixel_input.channels(len(network.heads))
         pixels = np.zeros((height, width, channels + 1, images), np.float32)
         pixels[:, :, -1] = network.pixel_input.unit
-        shape = (height + 1, width + 2, len(network.window.weight), images)
-        hidden = [Map(np.zeros(shape, np.float32), 1, 1) for _ in range(len(network.blocks) + 1)]
-        return ContextState(self, Map.of(features, 0, 0, 0, 0), Map.of(pixels, *margin), hidden)
+        known, seen = self.layout.store(pixels), self.layout.store(features)
+        shape = (len(known), height + 1, width + 2, self.window.groups, known.shape[-1])
+        hidden = [Map(np.zeros(shape, known.dtype), 1, 1) for _ in range(len(network.blocks) + 1)]
+        return ContextState(self, images, Map.of(seen, 0, 0, 0, 0), Map.of(known, *margin), hidden)
 
 
 def _output_weight(network: ContextNetwork, head: Head, order: list[int]) -> NDArray[np.int16]:
@@ -248,6 +290,7 @@ class ContextState:
     """What is known of a batch of images, filled in as it becomes known."""
 
     loaded: LoadedContext
+    images: int
     features: Map
     pixels: Map
     """What the pixel input makes of the pixels, and :attr:`PixelInput.unit` inside the images."""
@@ -256,23 +299,22 @@ class ContextState:
 
     def learn(self, line: Line, channel: int, x: Values) -> None:
         """Fill in one channel of pixels, ``(positions, images)``."""
-        network = self.loaded.network
-        known = self.pixels.at(line)[:, channel : -1 : len(network.heads)]
-        known[...] = network.pixel_input(x[:, None])
+        network, known = self.loaded.network, self.pixels.at(line)
+        for kind, values in enumerate(network.pixel_input(x[:, None]).swapaxes(0, 1)):
+            self.loaded.layout.write(known, kind * len(network.heads) + channel, values)
 
     def look(self, line: Line) -> None:
         """Find what the network makes of positions whose neighbours are known, not of their own pixels."""
         loaded = self.loaded
         windows = [self.pixels.at(line, run) for run in loaded.window_runs]
-        self.hidden[0].at(line)[...] = loaded.window([*windows, self.features.at(line)])
+        loaded.window([*windows, self.features.at(line)], None, self.hidden[0].at(line))
         for (mix, project), seen, found in zip(loaded.blocks, self.hidden, self.hidden[1:], strict=False):
-            change = project([mix([seen.at(line, run) for run in loaded.block_runs])])
-            change += seen.at(line)
-            np.clip(change, 0, loaded.network.hidden_maximum, out=found.at(line))
+            project([mix([seen.at(line, run) for run in loaded.block_runs])], seen.at(line), found.at(line))
 
     def parameters(self, line: Line, channel: int) -> Values:
         """Of the distributions of one channel, ``(positions, outputs, images)``, from what :meth:`look` found."""
         hidden, output = self.loaded.heads[channel]
-        earlier = [self.pixels.at(line)[:, :channel]] if channel else []
+        earlier = [self.pixels.at(line)[:, :, : self.loaded.layout.groups(channel)]] if channel else []
         near = [self.pixels.at(line, run) for run in self.loaded.near_runs]
-        return output([hidden([self.hidden[-1].at(line), *earlier]), *near, *earlier])
+        found = output([hidden([self.hidden[-1].at(line), *earlier]), *near, *earlier])
+        return output.read(found, self.images)

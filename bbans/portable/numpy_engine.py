@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
 from bbans.portable.engine import Evaluate, Linearize, Product, PullBack, Rows, Sums
+from bbans.portable.layout import PlainLayout, Stored, Values
+from bbans.portable.memory import Memory
 from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network, largest_sum
 
 
@@ -38,33 +38,21 @@ class NumpyEngine:
 
         return evaluate
 
-    def load_product(self, layer: Linear, input_magnitude: int) -> Product:
+    @property
+    def layout(self) -> PlainLayout:
+        return PlainLayout()
+
+    def suited(self, layers: Sequence[tuple[Linear, int]]) -> NumpyEngine:
+        return self
+
+    def load_product(
+        self, layer: Linear, input_magnitude: int, channels: Sequence[int], added_maximum: int = 0
+    ) -> Product:
         kind = np.float32 if layer.bound(input_magnitude) <= FLOAT32_EXACT else np.float64
         # In units of the result: powers of two change no sum but by its exponent.
         weight = np.ldexp(layer.weight.astype(kind), -layer.shift)
         bias = np.ldexp(layer.bias.astype(kind), -layer.shift)[:, None]
-        minimum, maximum = kind(layer.minimum), kind(layer.maximum)
-        memory = _Memory()
-
-        def product(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-            positions, _, images = parts[0].shape
-            widths = [part.shape[1] for part in parts]
-            if min(widths) < len(weight):  # narrow parts are sooner copied than multiplied one by one
-                together = memory.take(0, (positions, sum(widths), images), kind)
-                parts, widths = [np.concatenate(parts, axis=1, out=together)], [sum(widths)]
-            y = memory.take(1, (positions, len(weight), images), kind)
-            np.matmul(weight[:, : widths[0]], parts[0].astype(kind, copy=False), out=y)
-            first = widths[0]
-            for part, width in zip(parts[1:], widths[1:], strict=True):
-                term = memory.take(2, y.shape, kind)
-                y += np.matmul(weight[:, first : first + width], part.astype(kind, copy=False), out=term)
-                first += width
-            y += bias
-            np.floor(y, out=y)
-            np.clip(y, minimum, maximum, out=y)  # several times faster than np.maximum with a number
-            return y.astype(np.float32, copy=False)
-
-        return product
+        return _Product(weight, bias, (layer.minimum, layer.maximum), added_maximum, Memory())
 
     def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
         kind = np.float32 if largest_sum(weight, input_magnitude) <= FLOAT32_EXACT else np.float64
@@ -76,7 +64,7 @@ class NumpyEngine:
         descent = Descent.of(network)
         first = descent.first_weight.astype(np.float64)
         backward = [(layer.weight.astype(np.float32), layer.step) for layer in descent.layers]
-        memory = _Memory()
+        memory = Memory()
 
         def linearize(inputs: NDArray[np.int64]) -> tuple[Floats32, PullBack]:
             x: NDArray[Any] = inputs
@@ -103,19 +91,49 @@ class NumpyEngine:
         return linearize
 
 
-class _Memory(threading.local):
-    """Of each thread, used again and again: fresh memory costs as much as what is computed in it."""
+@dataclass(frozen=True, eq=False)
+class _Product:
+    """A :class:`bbans.portable.engine.Product`."""
 
-    def __init__(self) -> None:
-        self._arrays: dict[int, NDArray[Any]] = {}
+    weight: NDArray[Any]
+    bias: NDArray[Any]
+    limits: tuple[int, int]
+    added_maximum: int
+    memory: Memory
 
-    def take(self, key: int, shape: tuple[int, ...], kind: DTypeLike) -> NDArray[Any]:
-        """An array, not initialized, that is good until the next one is taken with the same key."""
-        size = math.prod(shape)
-        array = self._arrays.get(key)
-        if array is None or len(array) < size:
-            array = self._arrays[key] = np.empty(size, kind)
-        return array[:size].reshape(shape)
+    @property
+    def groups(self) -> int:
+        return len(self.weight)
+
+    def __call__(self, parts: Sequence[Stored], added: Stored | None = None, out: Stored | None = None) -> Stored:
+        kind = self.weight.dtype
+        inputs = [part[0] for part in parts]
+        positions, _, images = inputs[0].shape
+        widths = [part.shape[1] for part in inputs]
+        if min(widths) < len(self.weight):  # narrow parts are sooner copied than multiplied one by one
+            together = self.memory.take(0, (positions, sum(widths), images), kind)
+            inputs, widths = [np.concatenate(inputs, axis=1, out=together)], [sum(widths)]
+        y = self.memory.take(1, (positions, len(self.weight), images), kind)
+        np.matmul(self.weight[:, : widths[0]], inputs[0].astype(kind, copy=False), out=y)
+        first = widths[0]
+        for part, width in zip(inputs[1:], widths[1:], strict=True):
+            term = self.memory.take(2, y.shape, kind)
+            y += np.matmul(self.weight[:, first : first + width], part.astype(kind, copy=False), out=term)
+            first += width
+        y += self.bias
+        np.floor(y, out=y)
+        np.clip(y, *map(kind.type, self.limits), out=y)  # several times faster than np.maximum with a number
+        if added is not None:
+            y += added[0]
+            np.clip(y, kind.type(0), kind.type(self.added_maximum), out=y)
+        if out is None:
+            return y.astype(np.float32, copy=False)[None]
+        out[0] = y
+        return out
+
+    def read(self, found: Stored, images: int) -> Values:
+        values: Values = found[0]
+        return values
 
 
 @dataclass(frozen=True, eq=False)

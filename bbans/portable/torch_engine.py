@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bbans.errors import CoreError
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
 from bbans.portable.engine import Evaluate, Linearize, Product, PullBack, Rows, Sums
+from bbans.portable.layout import PlainLayout, Stored, Values
 from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network, largest_sum
 
 DEVICE_NAMES = ("auto", "cpu", "cuda")
@@ -51,18 +52,17 @@ class TorchEngine:
 
         return evaluate
 
-    def load_product(self, layer: Linear, input_magnitude: int) -> Product:
-        loaded = self._layer(layer)
+    @property
+    def layout(self) -> PlainLayout:
+        return PlainLayout()
 
-        @torch.inference_mode()
-        def product(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-            x = torch.cat([torch.from_numpy(part).to(self.device, torch.float64) for part in parts], dim=1)
-            y = torch.matmul(loaded.weight.t(), x)
-            y += loaded.bias[:, None]
-            result: NDArray[np.float32] = loaded.finish(y).float().cpu().numpy()
-            return result
+    def suited(self, layers: Sequence[tuple[Linear, int]]) -> TorchEngine:
+        return self
 
-        return product
+    def load_product(
+        self, layer: Linear, input_magnitude: int, channels: Sequence[int], added_maximum: int = 0
+    ) -> Product:
+        return _Product(self._layer(layer), self.device, added_maximum)
 
     def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
         kind = torch.float32 if largest_sum(weight, input_magnitude) <= FLOAT32_EXACT else torch.float64
@@ -139,6 +139,38 @@ class _Layer:
     def finish(self, sums: torch.Tensor) -> torch.Tensor:
         sums *= self.scale
         return sums.floor_().clamp_(self.minimum, self.maximum)
+
+
+@dataclass(frozen=True, eq=False)
+class _Product:
+    """A :class:`bbans.portable.engine.Product`."""
+
+    layer: _Layer
+    device: torch.device
+    added_maximum: int
+
+    @property
+    def groups(self) -> int:
+        return self.layer.weight.shape[1]
+
+    @torch.inference_mode()
+    def __call__(self, parts: Sequence[Stored], added: Stored | None = None, out: Stored | None = None) -> Stored:
+        x = torch.cat([torch.from_numpy(part[0]).to(self.device, torch.float64) for part in parts], dim=1)
+        y = torch.matmul(self.layer.weight.t(), x)
+        y += self.layer.bias[:, None]
+        y = self.layer.finish(y)
+        if added is not None:
+            y += torch.from_numpy(added[0]).to(self.device)
+            y.clamp_(0, self.added_maximum)
+        result: Stored = y.float().cpu().numpy()[None]
+        if out is None:
+            return result
+        out[...] = result
+        return out
+
+    def read(self, found: Stored, images: int) -> Values:
+        values: Values = found[0]
+        return values
 
 
 def _quantize(v: torch.Tensor, limit: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -121,7 +121,10 @@ def freeze_run(recipe: Recipe, networks: Mapping[str, VAE], held_out: Tensor, fo
     x = held_out.numpy().astype(np.int64)
     return Measured(
         {name: bits_per_dimension(network, held_out) for name, network in networks.items()},
-        {name: frozen_bits_per_dimension(x, EvaluatedModel.of(model, name, engine_named())) for name in networks},
+        {
+            name: frozen_bits_per_dimension(x, EvaluatedModel.of(model, name, engine_named(pixels=x.size)))
+            for name in networks
+        },
     )
 
 
