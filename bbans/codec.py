@@ -109,9 +109,9 @@ class Codec:
 
         The posterior is refined by ``steps`` steps up the ELBO of each image (:mod:`bbans.inference.refined`).
         ``threads`` is the number of chunks coded at once, as many as there are processors by default. The bytes
-        don't depend on it, nor on ``engine``, ``device`` and ``ans``; where about how many ``pixels`` are to be coded
-        is known, ``auto`` loads compiled code only if it is worth it. A chunk is stored through zstandard if its default
-        level makes less of it than the model does, or, with ``thorough``, if level 19 does. With
+        don't depend on it, nor on ``engine``, ``device`` and ``ans``; if it is known about how many ``pixels`` are to
+        be coded, ``auto`` loads compiled code only where it is worth it. A chunk is stored through zstandard if its
+        default level makes less of it than the model does, or, with ``thorough``, if level 19 does. With
         ``embed_model``, the model is part of every file that is coded with it; a file that this makes larger than
         level 19 does is stored through zstandard. Raises :class:`bbans.errors.ModelError` for a posterior that the
         model lacks or a model too large to embed, :class:`bbans.errors.CoreError` for an engine or a core that is not

@@ -65,7 +65,7 @@ class ContextLikelihood:
     def pop(self, stack: Stack) -> Symbols:
         x = np.empty(self._shape, np.int64)
         diagonals = self._diagonals()
-        blocks = self.context.layout.blocks(x.shape[3], max(line.count for line in diagonals))
+        blocks = self.context.engine.layout.blocks(x.shape[3], max(line.count for line in diagonals))
         states = [self.context.start(self.features[:, :, :, block]) for block in blocks]
         with unshared_products():
             for line in diagonals:
@@ -95,7 +95,7 @@ class ContextLikelihood:
         frequency = np.empty_like(start)
         precision = 0
         with unshared_products():
-            for block in self.context.layout.blocks(images, width):
+            for block in self.context.engine.layout.blocks(images, width):
                 state = self.context.start(self.features[:, :, :, block])
                 for line, row in zip(rows_of((height, width)), pixels[:, :, :, block], strict=True):
                     for channel in range(channels):

@@ -15,11 +15,8 @@ import numpy as np
 from data import save, shipped, test_images
 
 import bbans
-from bbans.ans import core_named
-from bbans.evaluated import EvaluatedModel
 from bbans.intervals import pop, push
 from bbans.likelihoods import ContextLikelihood
-from bbans.portable.engines import engine_named
 
 IMAGES = 512
 LANES = 2048
@@ -41,11 +38,13 @@ def timed(function: Callable[[], Result]) -> tuple[float, Result]:
 def measure(name: str, images: np.ndarray) -> dict[str, float] | None:
     """Milliseconds an image of every stage."""
     model = bbans.load_model(name)
-    evaluated = EvaluatedModel.of(model, model.default_posterior, engine_named())
+    codec = bbans.Codec.of(model)
+    evaluated, core = codec.evaluated, codec.core
+    assert evaluated is not None
     x = images[:IMAGES].reshape(IMAGES, -1).astype(np.int64)
     words = np.random.default_rng(0).integers(0, 1 << 32, 1 << 22, dtype=np.uint32)
     words[:LANES] = 1 << 30
-    stack = core_named().from_words(words, LANES)
+    stack = core.from_words(words, LANES)
     seconds = {}
     seconds["encoder network"], q = timed(lambda: evaluated.posterior(x))
     z = pop(stack, q).reshape(IMAGES, -1)
@@ -55,7 +54,7 @@ def measure(name: str, images: np.ndarray) -> dict[str, float] | None:
     seconds["context network and intervals, all at once"], _ = timed(lambda: likelihood.bits(x))
     with_push, _ = timed(lambda: likelihood.push(stack, x))
     seconds["push"] = max(0.0, with_push - seconds["context network and intervals, all at once"])
-    stacks = [core_named().from_words(stack.to_words(), LANES) for _ in range(REPEATS)]
+    stacks = [core.from_words(stack.to_words(), LANES) for _ in range(REPEATS)]
     seconds["context network, intervals and pop, in lock-step"], found = timed(lambda: likelihood.pop(stacks.pop()))
     assert (found == x).all()
     seconds["latents, pop and push"], _ = timed(lambda: push(stack, q, pop(stack, q)))

@@ -1,6 +1,6 @@
 """Images a second, each way, of whole calls on arrays in memory, beside other compressors in the same run.
 
-python benchmarks/throughput.py DATA
+python benchmarks/throughput.py DATA [MODEL ...]
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import zstandard
-from data import MODELS, save, test_images
+from data import MODELS, save, shipped, test_images
 
 import bbans
 from bbans.ans import HEAD_MINIMUM, core_named
 
-REPEATS = 5
+REPEATS = 3
+IMAGES = {"mnist-binary": 6000, "mnist": 6000, "fashion": 6000, "cifar10": 2700, "gg-cifar10": 2700}
+"""The first so many test images are enough for models with larger networks; else it is all of them."""
 
 
 def fastest(function: Callable[[], object]) -> float:
@@ -35,21 +37,23 @@ def fastest(function: Callable[[], object]) -> float:
 
 def measure(name: str, folder: Path) -> dict[str, object]:
     """Speeds of one model and of the others on the same array."""
-    images = test_images(folder, name)
+    images = test_images(folder, name)[: IMAGES.get(name)]
     model = bbans.load_model(name)
     rows: list[dict[str, object]] = []
-    for threads in sorted({1, os.cpu_count() or 1}):
-        codec = bbans.Codec.of(model, threads=threads)
+    for engine, threads in [("numpy", os.cpu_count() or 1), ("numba", 1), ("numba", os.cpu_count() or 1)]:
+        codec = bbans.Codec.of(model, engine=engine, threads=threads)
         data = codec.compress(images)
         rows.append(
             row(
-                f"bbans, {threads} thread{'s' if threads > 1 else ''}",
+                f"bbans `{name}`, {engine}, {threads} thread{'s' if threads > 1 else ''}",
                 images,
                 len(data),
                 lambda c=codec: c.compress(images),
                 lambda c=codec, d=data: c.decompress(d),
             )
         )
+    if name in IMAGES:
+        return {"data": f"{MODELS[name]}, first {len(images):,}", "images": len(images), "codecs": rows}
     raw = images.tobytes()
     others: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
         "zstd -19": (zstandard.ZstdCompressor(level=19).compress, zstandard.ZstdDecompressor().decompress),
@@ -76,13 +80,13 @@ def row(
     return result
 
 
-def measure_core(lanes: int) -> dict[str, object]:
-    """Million symbols a second of the NumPy core."""
+def measure_core(name: str, lanes: int) -> dict[str, object]:
+    """Million symbols a second of an ANS core."""
     rng = np.random.default_rng(0)
     frequency = rng.integers(1, 1 << 16, (200, lanes)).astype(np.uint64)
     start = (rng.random((200, lanes)) * ((1 << 16) - frequency)).astype(np.uint64)
     words = np.concatenate([np.full(lanes, HEAD_MINIMUM >> 1, np.uint32), np.zeros(lanes, np.uint32)])
-    stack = core_named().from_words(words, lanes)
+    stack = core_named(name).from_words(words, lanes)
 
     def push() -> None:
         for s, f in zip(start, frequency, strict=True):
@@ -96,9 +100,10 @@ def measure_core(lanes: int) -> dict[str, object]:
     seconds = [fastest(push), fastest(pop)]
     assert (stack.to_words() == words).all()
     push_rate, pop_rate = (frequency.size / value / 1e6 for value in seconds)
-    return {"lanes": lanes, "push_million_per_second": push_rate, "pop_million_per_second": pop_rate}
+    return {"core": name, "lanes": lanes, "push_million_per_second": push_rate, "pop_million_per_second": pop_rate}
 
 
 if __name__ == "__main__":
-    models = {name: measure(name, Path(sys.argv[1])) for name in MODELS}
-    save("throughput", {"models": models, "numpy_core": [measure_core(lanes) for lanes in (64, 256, 784, 1024, 4096)]})
+    models = {name: measure(name, Path(sys.argv[1])) for name in sys.argv[2:] or shipped()}
+    cores = [measure_core(core, lanes) for core in ("numpy", "numba") for lanes in (64, 256, 784, 1024, 4096)]
+    save("throughput", {"models": models, "cores": cores})

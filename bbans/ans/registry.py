@@ -25,7 +25,7 @@ def core_named(name: str = DEFAULT) -> Core:
         if entry.name == name:
             try:
                 core: Core = entry.load()
-            except ImportError as error:
+            except (ImportError, RuntimeError) as error:
                 raise CoreError(f"the ANS core {name!r} does not load: {error}") from error
             return core
     raise CoreError(f"there is no ANS core named {name!r}; installed: {', '.join(core_names())}")

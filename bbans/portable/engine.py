@@ -6,13 +6,15 @@ All engines give the same integers; they differ in speed, and in what they need 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bbans.portable.convolution import Line
 from bbans.portable.descent import Floats32
-from bbans.portable.layout import Layout, Stored, Values
+from bbans.portable.layout import Layout, Place, Stored, Values
 from bbans.portable.network import Linear, Network
 
 Evaluate = Callable[[NDArray[np.int64]], NDArray[np.int64]]
@@ -48,6 +50,27 @@ class Product(Protocol):
         """What it found for so many images, ``(..., channels, images)``, without tiles. It may be a view."""
 
 
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One layer, from one place of each position to another."""
+
+    product: Product
+    parts: tuple[Place, ...]
+    out: Place
+    added: Place | None = None
+
+
+def in_turn(calls: Sequence[Call]) -> Callable[[Line], None]:
+    """What an engine makes of calls if it has nothing better."""
+
+    def evaluate(line: Line) -> None:
+        for call in calls:
+            added = None if call.added is None else call.added.at(line)
+            call.product([part.at(line) for part in call.parts], added, call.out.at(line))
+
+    return evaluate
+
+
 class Engine(Protocol):
     """Makes networks ready to be evaluated."""
 
@@ -73,6 +96,9 @@ class Engine(Protocol):
         """A function that evaluates one layer on inputs up to a magnitude, safe to call from several threads. The
         inputs are so many ``channels`` of one position after the other.
         """
+
+    def load_calls(self, calls: Sequence[Call]) -> Callable[[Line], None]:
+        """A function that makes these calls, one after the other, for all positions of a line."""
 
     def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
         """A function that multiplies inputs up to a magnitude by ``(outputs, inputs)``, safe to call from several

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from contextlib import suppress
 
 from bbans.errors import CoreError
 from bbans.portable.engine import Engine
@@ -15,13 +15,15 @@ COMPILED_PIXELS = 1 << 20
 def engine_named(name: str = "auto", device: str = "auto", pixels: int | None = None) -> Engine:
     """The engine ``numpy``, ``numba``, or ``torch`` on ``cpu`` or ``cuda``.
 
-    ``auto`` is torch if CUDA is asked for, else numba if it is installed and worth loading for about so many
-    ``pixels`` (None: for many), else NumPy. Torch and numba are imported only if they are used. Raises
-    :class:`bbans.errors.CoreError` for an unknown name, a device that is not there or a package that is not installed.
+    ``auto`` is torch if CUDA is asked for, else numba if it loads and is worth it for about so many ``pixels`` (None:
+    for many), else NumPy. Torch and numba are imported only if they are used. Raises
+    :class:`bbans.errors.CoreError` for an unknown name, a device that is not there or an engine that does not load.
     """
     if name == "auto":
-        worth = pixels is None or pixels >= COMPILED_PIXELS
-        name = "torch" if device == "cuda" else "numba" if worth and find_spec("numba") else "numpy"
+        if device != "cuda" and (pixels is None or pixels >= COMPILED_PIXELS):
+            with suppress(CoreError):
+                return _numba_engine()
+        name = "torch" if device == "cuda" else "numpy"
     if name not in ENGINE_NAMES:
         raise CoreError(f"there is no engine named {name!r}; expected one of: auto, {', '.join(ENGINE_NAMES)}")
     if name == "torch":
@@ -31,11 +33,17 @@ def engine_named(name: str = "auto", device: str = "auto", pixels: int | None = 
     if device == "cuda":
         raise CoreError(f"the {name} engine runs on the CPU only; use the torch engine for cuda")
     if name == "numba":
-        if find_spec("numba") is None:
-            raise CoreError("the numba engine needs numba: pip install 'bbans[numba]'")
-        from bbans.portable.numba_engine import NumbaEngine
-
-        return NumbaEngine()
+        return _numba_engine()
     from bbans.portable.numpy_engine import NumpyEngine
 
     return NumpyEngine()
+
+
+def _numba_engine() -> Engine:
+    try:
+        from bbans.portable.numba_engine import NumbaEngine
+    except ImportError as error:
+        raise CoreError(f"the numba engine needs numba, pip install 'bbans[numba]': {error}") from error
+    except RuntimeError as error:  # numba finds no folder that it may write to
+        raise CoreError(f"the numba engine does not load, NUMBA_CACHE_DIR may help: {error}") from error
+    return NumbaEngine()

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bbans.portable.convolution import Line
+
 Values = NDArray[np.float32]
 """Integers held in floating point, ``(..., channels, images)``."""
 Stored = NDArray[Any]
@@ -55,3 +57,74 @@ class PlainLayout:
 def cut(images: int, step: int) -> list[slice]:
     """Blocks of so many images."""
     return [slice(first, min(first + step, images)) for first in range(0, images, step)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Places beside a position: ``width`` columns of a row, the first so many rows and columns away."""
+
+    row: int
+    column: int
+    width: int = 1
+
+
+HERE = Run(0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """What there is at each position of images, in a margin of zeros."""
+
+    stored: Stored
+    above: int
+    """Rows of the margin..."""
+    left: int
+    """...and its columns."""
+
+    @staticmethod
+    def of(stored: Stored, above: int, below: int, left: int, right: int) -> Map:
+        """A copy of a map in a margin."""
+        tiles, height, width, *rest = stored.shape
+        shape = (tiles, above + height + below, left + width + right, *rest)
+        x = Map(np.zeros(shape, stored.dtype), above, left)
+        x.stored[:, above : above + height, left : left + width] = stored
+        return x
+
+    def at(self, line: Line, run: Run = HERE) -> Stored:
+        """What lies at the places of a run beside the positions of a line: a view ``(tiles, positions, places * groups,
+        images of a tile)``.
+        """
+        tiles, _, _, groups, images = self.stored.shape
+        tile, down, right, group, image = self.stored.strides
+        offset = (self.above + line.row + run.row) * down + (self.left + line.column + run.column) * right
+        shape = (tiles, line.count, run.width * groups, images)
+        strides = (tile, line.down * down + line.right * right, group, image)
+        return np.ndarray(shape, self.stored.dtype, self.stored, offset, strides)
+
+
+@dataclass(frozen=True, eq=False)
+class Scratch:
+    """What was found for the positions of a line, whichever they are: ``(tiles, positions, groups, images of a tile)``,
+    for at least as many positions.
+    """
+
+    stored: Stored
+
+    def at(self, line: Line, run: Run = HERE) -> Stored:
+        """Of the positions of a line, whatever ``run`` says."""
+        return self.stored[:, : line.count]
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where something is, for each position of a line."""
+
+    map: Map | Scratch
+    run: Run = HERE
+    groups: int | None = None
+    """Only the first so many."""
+
+    def at(self, line: Line) -> Stored:
+        """A view ``(tiles, positions, groups, images of a tile)``."""
+        found = self.map.at(line, self.run)
+        return found if self.groups is None else found[:, :, : self.groups]

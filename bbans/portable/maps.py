@@ -16,52 +16,9 @@ from numpy.typing import NDArray
 from bbans.parallel import unshared_products
 from bbans.portable.context import BLOCK, NEAR, ContextNetwork, Head
 from bbans.portable.convolution import Convolution, ConvolutionalNetwork, Line, Offsets, Size, halved
-from bbans.portable.engine import Engine, Product
-from bbans.portable.layout import Layout, Stored, Values
+from bbans.portable.engine import Call, Engine, Product
+from bbans.portable.layout import Map, Place, Run, Scratch, Stored, Values
 from bbans.portable.network import Linear
-
-
-@dataclass(frozen=True)
-class Run:
-    """Places beside a position: ``width`` columns of a row, the first so many rows and columns away."""
-
-    row: int
-    column: int
-    width: int = 1
-
-
-HERE = Run(0, 0)
-
-
-@dataclass(frozen=True, eq=False)
-class Map:
-    """What there is at each position of images, in a margin of zeros."""
-
-    stored: Stored
-    above: int
-    """Rows of the margin..."""
-    left: int
-    """...and its columns."""
-
-    @staticmethod
-    def of(stored: Stored, above: int, below: int, left: int, right: int) -> Map:
-        """A copy of a map in a margin."""
-        tiles, height, width, *rest = stored.shape
-        shape = (tiles, above + height + below, left + width + right, *rest)
-        x = Map(np.zeros(shape, stored.dtype), above, left)
-        x.stored[:, above : above + height, left : left + width] = stored
-        return x
-
-    def at(self, line: Line, run: Run = HERE) -> Stored:
-        """What lies at the places of a run beside the positions of a line: a view ``(tiles, positions, places * groups,
-        images of a tile)``.
-        """
-        tiles, _, _, groups, images = self.stored.shape
-        tile, down, right, group, image = self.stored.strides
-        offset = (self.above + line.row + run.row) * down + (self.left + line.column + run.column) * right
-        shape = (tiles, line.count, run.width * groups, images)
-        strides = (tile, line.down * down + line.right * right, group, image)
-        return np.ndarray(shape, self.stored.dtype, self.stored, offset, strides)
 
 
 def rows_of(size: Size) -> list[Line]:
@@ -218,7 +175,7 @@ class LoadedContext:
     """A context network on an engine."""
 
     network: ContextNetwork
-    layout: Layout
+    engine: Engine
     window: Product
     window_runs: tuple[Run, ...]
     blocks: tuple[tuple[Product, Product], ...]
@@ -259,7 +216,7 @@ class LoadedContext:
         first, *products = [engine.load_product(*layer, network.hidden_maximum) for layer in layers]
         pairs = tuple(zip(products[::2], products[1::2], strict=True))
         blocks, heads = pairs[: len(network.blocks)], pairs[len(network.blocks) :]
-        return LoadedContext(network, engine.layout, first, window_runs, blocks, block_runs, heads, near_runs)
+        return LoadedContext(network, engine, first, window_runs, blocks, block_runs, heads, near_runs)
 
     def start(self, features: Values) -> ContextState:
         """Images of which nothing is known but their features, ``(rows, columns, features, images)``."""
@@ -269,10 +226,31 @@ class LoadedContext:
         channels = network.pixel_input.channels(len(network.heads))
         pixels = np.zeros((height, width, channels + 1, images), np.float32)
         pixels[:, :, -1] = network.pixel_input.unit
-        known, seen = self.layout.store(pixels), self.layout.store(features)
-        shape = (len(known), height + 1, width + 2, self.window.groups, known.shape[-1])
-        hidden = [Map(np.zeros(shape, known.dtype), 1, 1) for _ in range(len(network.blocks) + 1)]
-        return ContextState(self, images, Map.of(seen, 0, 0, 0, 0), Map.of(known, *margin), hidden)
+        layout = self.engine.layout
+        seen, known = Map.of(layout.store(features), 0, 0, 0, 0), Map.of(layout.store(pixels), *margin)
+        tiles, images_of_tile, kind = len(known.stored), known.stored.shape[-1], known.stored.dtype
+
+        def scratch(product: Product) -> Place:
+            return Place(Scratch(np.empty((tiles, max(height, width), product.groups, images_of_tile), kind)))
+
+        def hidden() -> Place:
+            shape = (tiles, height + 1, width + 2, self.window.groups, images_of_tile)
+            return Place(Map(np.zeros(shape, kind), 1, 1))
+
+        found = hidden()
+        calls = [Call(self.window, (*(Place(known, run) for run in self.window_runs), Place(seen)), found)]
+        for mix, project in self.blocks:
+            mixed, before, found = scratch(mix), found, hidden()
+            calls.append(Call(mix, tuple(Place(before.map, run) for run in self.block_runs), mixed))
+            calls.append(Call(project, (mixed,), found, before))
+        near = [Place(known, run) for run in self.near_runs]
+        heads = []
+        for channel, (first, second) in enumerate(self.heads):
+            earlier = [Place(known, groups=layout.groups(channel))] if channel else []
+            units, outputs = scratch(first), scratch(second)
+            of_head = [Call(first, (found, *earlier), units), Call(second, (units, *near, *earlier), outputs)]
+            heads.append((self.engine.load_calls(of_head), outputs))
+        return ContextState(self, images, known, self.engine.load_calls(calls), tuple(heads))
 
 
 def _output_weight(network: ContextNetwork, head: Head, order: list[int]) -> NDArray[np.int16]:
@@ -291,30 +269,23 @@ class ContextState:
 
     loaded: LoadedContext
     images: int
-    features: Map
     pixels: Map
     """What the pixel input makes of the pixels, and :attr:`PixelInput.unit` inside the images."""
-    hidden: list[Map]
-    """What each block sees, and then the heads."""
+    look: Callable[[Line], None]
+    """Finds what the network makes of positions whose neighbours are known, not of their own pixels."""
+    heads: tuple[tuple[Callable[[Line], None], Place], ...]
+    """For each channel what finds its parameters from that, and where these are then."""
 
     def learn(self, line: Line, channel: int, x: Values) -> None:
         """Fill in one channel of pixels, ``(positions, images)``."""
         network, known = self.loaded.network, self.pixels.at(line)
         for kind, values in enumerate(network.pixel_input(x[:, None]).swapaxes(0, 1)):
-            self.loaded.layout.write(known, kind * len(network.heads) + channel, values)
-
-    def look(self, line: Line) -> None:
-        """Find what the network makes of positions whose neighbours are known, not of their own pixels."""
-        loaded = self.loaded
-        windows = [self.pixels.at(line, run) for run in loaded.window_runs]
-        loaded.window([*windows, self.features.at(line)], None, self.hidden[0].at(line))
-        for (mix, project), seen, found in zip(loaded.blocks, self.hidden, self.hidden[1:], strict=False):
-            project([mix([seen.at(line, run) for run in loaded.block_runs])], seen.at(line), found.at(line))
+            self.loaded.engine.layout.write(known, kind * len(network.heads) + channel, values)
 
     def parameters(self, line: Line, channel: int) -> Values:
-        """Of the distributions of one channel, ``(positions, outputs, images)``, from what :meth:`look` found."""
-        hidden, output = self.loaded.heads[channel]
-        earlier = [self.pixels.at(line)[:, :, : self.loaded.layout.groups(channel)]] if channel else []
-        near = [self.pixels.at(line, run) for run in self.loaded.near_runs]
-        found = output([hidden([self.hidden[-1].at(line), *earlier]), *near, *earlier])
-        return output.read(found, self.images)
+        """Of the distributions of one channel, ``(positions, outputs, images)``, from what :attr:`look` found; good
+        until the next call.
+        """
+        find, outputs = self.heads[channel]
+        find(line)
+        return self.loaded.heads[channel][1].read(outputs.at(line), self.images)

@@ -6,17 +6,19 @@ allow (:func:`fits`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.portable.engine import Engine, Evaluate, Linearize, Product, Sums
-from bbans.portable.layout import Stored, Values, cut
+from bbans.portable.convolution import Line
+from bbans.portable.engine import Call, Engine, Evaluate, Linearize, Product, Sums
+from bbans.portable.layout import Place, Scratch, Stored, Values, cut
 from bbans.portable.memory import Memory
 from bbans.portable.network import Linear, Network
-from bbans.portable.numba_product import OUTPUTS, TILE, pack, product, unpack, write
+from bbans.portable.numba_product import OUTPUTS, TILE, evaluate, pack, unpack, write
 from bbans.portable.numpy_engine import NumpyEngine
 
 SHORT_MAXIMUM = (1 << 15) - 1
@@ -77,14 +79,29 @@ class NumbaEngine:
         pairs = weight.astype("<i2").view("<i4").astype(np.int32)[:, :, 0]
         return _Product(
             np.ascontiguousarray(pairs.reshape(blocks, OUTPUTS, -1).swapaxes(1, 2)),
-            bias.reshape(blocks, OUTPUTS),
-            np.int32(layer.shift),
+            bias,
+            layer.shift,
             np.array([layer.minimum, layer.maximum], np.int32),
             np.array([0, added_maximum], np.int32),
             len(layer.weight),
             layer.output_magnitude > SHORT_MAXIMUM,
             Memory(),
         )
+
+    def load_calls(self, calls: Sequence[Call]) -> Callable[[Line], None]:
+        steps, operands = [], []
+        for call in calls:
+            assert isinstance(call.product, _Product)
+            steps.append(call.product.step(len(call.parts), call.added is not None))
+            operands += [_place(call.out), NOTHING if call.added is None else _place(call.added)]
+            operands += map(_place, call.parts)
+        tables, tiles = (np.array(steps, np.int64), np.array(operands, np.int64)), len(calls[0].out.map.stored)
+
+        def run(line: Line) -> None:
+            evaluate(*tables, (line.row, line.column, line.down, line.right, line.count), tiles)
+            assert calls  # what the addresses in the tables point to lives as long as this function
+
+        return run
 
     def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
         return NumpyEngine().load_sums(weight, input_magnitude)
@@ -106,11 +123,11 @@ def fits(layer: Linear, input_magnitude: int) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Product:
-    """A :class:`bbans.portable.engine.Product`: what :func:`bbans.portable.numba_product.product` takes."""
+    """A :class:`bbans.portable.engine.Product`: see :class:`bbans.portable.numba_product.Step`."""
 
     weight: NDArray[np.int32]
     bias: NDArray[np.int32]
-    shift: np.int32
+    shift: int
     limits: NDArray[np.int32]
     added_limits: NDArray[np.int32]
     outputs: int
@@ -121,23 +138,19 @@ class _Product:
     def groups(self) -> int:
         return self.outputs if self.wide else -(-self.outputs // 2)
 
+    def step(self, parts: int, added: bool) -> list[int]:
+        """The fields of :class:`bbans.portable.numba_product.Step`."""
+        limits = self.added_limits if added else self.limits
+        arrays = [_address(array) for array in (self.weight, self.bias, self.limits, limits)]
+        return [*arrays, self.shift, self.weight.shape[1], self.outputs, self.wide, parts + 2]
+
     def __call__(self, parts: Sequence[Stored], added: Stored | None = None, out: Stored | None = None) -> Stored:
         tiles, positions = parts[0].shape[:2]
         if out is None:
             out = self.memory.take(0, (tiles, positions, self.groups, TILE), np.int32)
-        nothing = (0, 0, 0, 0)
-        operands = [_operand(out), nothing if added is None else _operand(added), *map(_operand, parts)]
-        product(
-            self.weight,
-            self.bias,
-            self.shift,
-            self.limits,
-            self.limits if added is None else self.added_limits,
-            np.array(operands, np.int64),
-            (tiles, positions),
-            self.outputs,
-            self.wide,
-        )
+        operands = [_stored(out), NOTHING if added is None else _stored(added), *map(_stored, parts)]
+        step = np.array([self.step(len(parts), added is not None)], np.int64)
+        evaluate(step, np.array(operands, np.int64), (0, 0, 0, 0, positions), tiles)
         return out
 
     def read(self, found: Stored, images: int) -> Values:
@@ -147,7 +160,26 @@ class _Product:
         return values.reshape(*found.shape[1:-2], self.outputs, images)
 
 
-def _operand(x: Stored) -> tuple[int, int, int, int]:
-    """A row of the operands of a product."""
+NOTHING = (0, 0, 0, 0, 0, 0)
+"""An operand that is not there."""
+
+
+def _address(array: NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def _stored(x: Stored) -> tuple[int, ...]:
+    """The fields of :class:`bbans.portable.numba_product.Operand` for positions that are given."""
     tile, position, _, _ = x.strides
-    return x.__array_interface__["data"][0], tile, position, x.shape[2]
+    return _address(x), tile, 0, 0, position, x.shape[2]
+
+
+def _place(place: Place) -> tuple[int, ...]:
+    """The fields of :class:`bbans.portable.numba_product.Operand` for a place beside each position of a line."""
+    stored = place.map.stored
+    if isinstance(place.map, Scratch):
+        return _stored(stored)
+    tile, down, right, _, _ = stored.strides
+    offset = (place.map.above + place.run.row) * down + (place.map.left + place.run.column) * right
+    groups = place.run.width * stored.shape[3] if place.groups is None else place.groups
+    return _address(stored) + offset, tile, down, right, 0, groups

@@ -8,6 +8,7 @@ the vectors here LLVM makes what the machine has.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -66,18 +67,18 @@ def _block_product(
     typing: Any,
     weight: Any,
     bias: Any,
-    block: Any,
-    rows: Any,
-    shift: Any,
     limits: Any,
-    added: Any,
     added_limits: Any,
+    rows: Any,
+    pairs: Any,
+    shift: Any,
+    added: Any,
     out: Any,
     outputs: Any,
     wide: Any,
 ) -> Any:
-    """Evaluate a block of a layer: see :func:`product`. ``rows`` are the addresses of pairs of inputs, int64
-    ``(pairs,)``.
+    """Evaluate a block of a layer at a position of a tile: numbers and addresses as in :class:`Step`. ``rows`` is where
+    the addresses of pairs of inputs are.
     """
     integer, address = ir.IntType(32), ir.IntType(64)
     sums_type, pairs_type = ir.VectorType(integer, LANES), ir.VectorType(ir.IntType(16), 2 * LANES)
@@ -85,9 +86,6 @@ def _block_product(
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         def constant(value: int) -> ir.Constant:
             return ir.Constant(address, value)
-
-        def array(place: int) -> Any:
-            return context.make_array(signature.args[place])(context, builder, arguments[place])
 
         def scalar(pointer: Any, place: int) -> Any:
             return builder.load(builder.gep(pointer, [constant(place)]))
@@ -109,10 +107,11 @@ def _block_product(
             return builder.select(builder.icmp_signed(">", y, maximum), maximum, y)
 
         features = context.codegen().magic_tuple()[2].split(",")  # of the processor that is compiled for
-        block, rows = arguments[2], array(3).data
-        pairs = builder.extract_value(array(0).shape, 1)
-        weights = builder.gep(array(0).data, [builder.mul(builder.mul(block, pairs), constant(OUTPUTS))])
-        biases = builder.gep(array(1).data, [builder.mul(block, constant(OUTPUTS))])
+        weights, biases, limits, added_limits = (
+            builder.inttoptr(arguments[place], integer.as_pointer()) for place in (0, 1, 2, 3)
+        )
+        rows = builder.inttoptr(arguments[4], address.as_pointer())
+        pairs, shift, added, out, outputs, wide = arguments[5:]
         sums = [splat(scalar(biases, output)) for output in range(OUTPUTS) for _ in range(VECTORS)]
 
         before, loop, after = builder.block, builder.append_basic_block("inputs"), builder.append_basic_block("sums")
@@ -137,24 +136,25 @@ def _block_product(
         builder.cbranch(builder.icmp_signed("<", following, pairs), loop, after)
 
         builder.position_at_end(after)
-        shift, minimum, maximum = splat(arguments[4]), *(splat(scalar(array(5).data, which)) for which in (0, 1))
-        least, most = (splat(scalar(array(7).data, which)) for which in (0, 1))
+        shift = splat(builder.trunc(shift, integer))
+        minimum, maximum = (splat(scalar(limits, which)) for which in (0, 1))
+        least, most = (splat(scalar(added_limits, which)) for which in (0, 1))
         sixteen, low = splat(ir.Constant(integer, 16)), splat(ir.Constant(integer, 0xFFFF))
         results = [clip(builder.ashr(y, shift), minimum, maximum) for y in sums]
-        with builder.if_else(arguments[10]) as (if_wide, if_narrow):
+        with builder.if_else(builder.icmp_signed("!=", wide, constant(0))) as (if_wide, if_narrow):
             with if_wide:
                 for output in range(OUTPUTS):
-                    with builder.if_then(builder.icmp_signed("<", constant(output), arguments[9])):
-                        start = builder.add(arguments[8], constant(output * PAIR_BYTES))
+                    with builder.if_then(builder.icmp_signed("<", constant(output), outputs)):
+                        start = builder.add(out, constant(output * PAIR_BYTES))
                         for number in range(VECTORS):
                             builder.store(results[VECTORS * output + number], images(start, number), align=4)
             with if_narrow:
                 for output in range(0, OUTPUTS, 2):
-                    with builder.if_then(builder.icmp_signed("<", constant(output), arguments[9])):
-                        start = builder.add(arguments[8], constant(output // 2 * PAIR_BYTES))
-                        added = builder.add(arguments[6], constant(output // 2 * PAIR_BYTES))
+                    with builder.if_then(builder.icmp_signed("<", constant(output), outputs)):
+                        start = builder.add(out, constant(output // 2 * PAIR_BYTES))
+                        other = builder.add(added, constant(output // 2 * PAIR_BYTES))
                         for number in range(VECTORS):
-                            pair = load(added, number)
+                            pair = load(other, number)
                             first, second = (results[VECTORS * (output + which) + number] for which in (0, 1))
                             first = builder.add(first, builder.ashr(builder.shl(pair, sixteen), sixteen))
                             second = builder.add(second, builder.ashr(pair, sixteen))
@@ -163,61 +163,100 @@ def _block_product(
                             builder.store(both, images(start, number), align=4)
         return context.get_dummy_value()
 
-    numbers = (types.int64, types.int32, limits, types.int64, added_limits, types.int64, types.int64, types.boolean)
-    block, shift, _, added, _, out, outputs, wide = numbers
-    return types.void(weight, bias, block, rows, shift, limits, added, added_limits, out, outputs, wide), emit
+    return types.void(*[types.int64] * 11), emit
+
+
+class Step(IntEnum):
+    """The fields of a layer, as :func:`evaluate` takes it: addresses and numbers."""
+
+    WEIGHT = 0
+    """Address of int32 ``(blocks, pairs of inputs, OUTPUTS)``, of each pair the first input's in the lower 16 bits."""
+    BIAS = 1
+    """Of int32 ``(blocks, OUTPUTS)``."""
+    LIMITS = 2
+    """Of the smallest and the largest result, int32..."""
+    ADDED_LIMITS = 3
+    """...and of these after something is added."""
+    SHIFT = 4
+    PAIRS = 5
+    OUTPUTS = 6
+    WIDE = 7
+    """Whether the result is one int32 for each output, to which nothing is added, and not pairs."""
+    OPERANDS = 8
+    """How many: the result, what is added, and the parts of the inputs."""
+
+
+class Operand(IntEnum):
+    """The fields of an operand of a layer."""
+
+    ADDRESS = 0
+    """0 where nothing is added."""
+    TILE = 1
+    """Bytes from a tile to the next..."""
+    ROW = 2
+    """...and so for rows..."""
+    COLUMN = 3
+    """...and columns of the image..."""
+    POSITION = 4
+    """...and the positions of a line, whatever their rows and columns are."""
+    GROUPS = 5
+    """At a position, one after the other."""
 
 
 @njit(nogil=True, cache=True)
-def product(
-    weight: NDArray[np.int32],
-    bias: NDArray[np.int32],
-    shift: np.int32,
-    limits: NDArray[np.int32],
-    added_limits: NDArray[np.int32],
-    operands: NDArray[np.int64],
-    shape: tuple[int, int],
-    outputs: int,
-    wide: bool,
+def evaluate(
+    steps: NDArray[np.int64], operands: NDArray[np.int64], line: tuple[int, int, int, int, int], tiles: int
 ) -> None:
-    """Evaluate a layer on tiles and positions, as many of each as ``shape`` says.
+    """Evaluate layers, one after the other, at the positions of a line of so many tiles.
 
-    ``weight`` is ``(blocks, pairs of inputs, OUTPUTS)``, of each pair the first input's in the lower 16 bits, and
-    ``bias`` ``(blocks, OUTPUTS)``. ``limits`` are the smallest and largest result, ``added_limits`` those after
-    something is added. ``operands`` has a row for the result, one for what is added, and one for each part of the
-    inputs: its address (0 if nothing is added), how many bytes it is from a tile to the next and from a position to the
-    next, and how many pairs of channels it has, one after the other. The result is pairs too, or, if ``wide``, one
-    int32 for each output; to these nothing is added.
+    The rows of ``steps`` have the fields of :class:`Step`, those of ``operands`` the fields of :class:`Operand`, step
+    after step. A line has the row and column of its first position, the rows and columns to the next, and their number.
     """
+    row, column, down, right, count = line
     nothing = np.zeros(OUTPUTS * PAIR_BYTES // 8, np.int32)
-    rows = np.empty(weight.shape[1], np.int64)
-    step = OUTPUTS * PAIR_BYTES if wide else OUTPUTS * PAIR_BYTES // 2
-    for tile in range(shape[0]):
-        for position in range(shape[1]):
-            place = 0
-            for part in range(2, len(operands)):
-                row = operands[part, 0] + tile * operands[part, 1] + position * operands[part, 2]
-                for _ in range(operands[part, 3]):
-                    rows[place] = row
-                    row += PAIR_BYTES
-                    place += 1
-            out = operands[0, 0] + tile * operands[0, 1] + position * operands[0, 2]
-            other = operands[1, 0] + tile * operands[1, 1] + position * operands[1, 2]
-            for block in range(len(weight)):
-                added = other + block * step if operands[1, 0] else nothing.ctypes.data
-                _block_product(
-                    weight,
-                    bias,
-                    block,
-                    rows,
-                    shift,
-                    limits,
-                    added,
-                    added_limits,
-                    out + block * step,
-                    outputs - block * OUTPUTS,
-                    wide,
-                )
+    inputs = np.empty(steps[:, Step.PAIRS].max(), np.int64)
+    for tile in range(tiles):
+        first = 0
+        for step in range(len(steps)):
+            blocks = -(-steps[step, Step.OUTPUTS] // OUTPUTS)
+            wide, pairs = steps[step, Step.WIDE], steps[step, Step.PAIRS]
+            block_bytes = OUTPUTS * PAIR_BYTES if wide else OUTPUTS * PAIR_BYTES // 2
+            last = first + steps[step, Step.OPERANDS]
+            for position in range(count):
+                place = 0
+                out = other = 0
+                for operand in range(first, last):
+                    address = (
+                        operands[operand, Operand.ADDRESS]
+                        + tile * operands[operand, Operand.TILE]
+                        + (row + position * down) * operands[operand, Operand.ROW]
+                        + (column + position * right) * operands[operand, Operand.COLUMN]
+                        + position * operands[operand, Operand.POSITION]
+                    )
+                    if operand == first:
+                        out = address
+                    elif operand == first + 1:
+                        other = address if operands[operand, Operand.ADDRESS] else 0
+                    else:
+                        for _ in range(operands[operand, Operand.GROUPS]):
+                            inputs[place] = address
+                            address += PAIR_BYTES
+                            place += 1
+                for block in range(blocks):
+                    _block_product(
+                        steps[step, Step.WEIGHT] + 4 * block * pairs * OUTPUTS,
+                        steps[step, Step.BIAS] + 4 * block * OUTPUTS,
+                        steps[step, Step.LIMITS],
+                        steps[step, Step.ADDED_LIMITS],
+                        inputs.ctypes.data,
+                        pairs,
+                        steps[step, Step.SHIFT],
+                        other + block * block_bytes if other else nothing.ctypes.data,
+                        out + block * block_bytes,
+                        steps[step, Step.OUTPUTS] - block * OUTPUTS,
+                        wide,
+                    )
+            first = last
 
 
 @njit(nogil=True, cache=True)
@@ -229,13 +268,13 @@ def pack(values: NDArray[np.float32], stored: NDArray[np.int32]) -> None:
         count = min(TILE, images - first)
         for row in range(rows):
             for column in range(columns):
-                for channel in range(channels):
+                for channel in range(0, channels, 2):
+                    pairs = stored[tile, row, column, channel // 2]
                     for image in range(count):
-                        value = np.int32(values[row, column, channel, first + image])
-                        if channel % 2 == 0:
-                            stored[tile, row, column, channel // 2, image] = value & 0xFFFF
-                        else:
-                            stored[tile, row, column, channel // 2, image] |= value << 16
+                        pairs[image] = np.int32(values[row, column, channel, first + image]) & 0xFFFF
+                    if channel + 1 < channels:
+                        for image in range(count):
+                            pairs[image] |= np.int32(values[row, column, channel + 1, first + image]) << 16
 
 
 @njit(nogil=True, cache=True)
@@ -260,12 +299,17 @@ def unpack(stored: NDArray[np.int32], values: NDArray[np.float32], wide: bool) -
     positions, channels, images = values.shape
     for tile in range(len(stored)):
         first = tile * TILE
+        count = min(TILE, images - first)
         for position in range(positions):
             for channel in range(channels):
-                for image in range(min(TILE, images - first)):
-                    if wide:
-                        values[position, channel, first + image] = stored[tile, position, channel, image]
-                    elif channel % 2 == 0:
-                        values[position, channel, first + image] = np.int16(stored[tile, position, channel // 2, image])
-                    else:
-                        values[position, channel, first + image] = stored[tile, position, channel // 2, image] >> 16
+                group = stored[tile, position, channel if wide else channel // 2]
+                found = values[position, channel, first : first + count]
+                if wide:
+                    for image in range(count):
+                        found[image] = group[image]
+                elif channel % 2 == 0:
+                    for image in range(count):
+                        found[image] = np.int16(group[image])
+                else:
+                    for image in range(count):
+                        found[image] = group[image] >> 16

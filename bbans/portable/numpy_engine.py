@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bbans.portable.convolution import Line
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
-from bbans.portable.engine import Evaluate, Linearize, Product, PullBack, Rows, Sums
+from bbans.portable.engine import Call, Evaluate, Linearize, Product, PullBack, Rows, Sums, in_turn
 from bbans.portable.layout import PlainLayout, Stored, Values
 from bbans.portable.memory import Memory
 from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network, largest_sum
@@ -53,6 +54,9 @@ class NumpyEngine:
         weight = np.ldexp(layer.weight.astype(kind), -layer.shift)
         bias = np.ldexp(layer.bias.astype(kind), -layer.shift)[:, None]
         return _Product(weight, bias, (layer.minimum, layer.maximum), added_maximum, Memory())
+
+    def load_calls(self, calls: Sequence[Call]) -> Callable[[Line], None]:
+        return in_turn(calls)
 
     def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
         kind = np.float32 if largest_sum(weight, input_magnitude) <= FLOAT32_EXACT else np.float64

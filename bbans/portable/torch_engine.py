@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from bbans.errors import CoreError
+from bbans.portable.convolution import Line
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
-from bbans.portable.engine import Evaluate, Linearize, Product, PullBack, Rows, Sums
+from bbans.portable.engine import Call, Evaluate, Linearize, Product, PullBack, Rows, Sums, in_turn
 from bbans.portable.layout import PlainLayout, Stored, Values
 from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network, largest_sum
 
@@ -63,6 +64,9 @@ class TorchEngine:
         self, layer: Linear, input_magnitude: int, channels: Sequence[int], added_maximum: int = 0
     ) -> Product:
         return _Product(self._layer(layer), self.device, added_maximum)
+
+    def load_calls(self, calls: Sequence[Call]) -> Callable[[Line], None]:
+        return in_turn(calls)
 
     def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
         kind = torch.float32 if largest_sum(weight, input_magnitude) <= FLOAT32_EXACT else torch.float64
