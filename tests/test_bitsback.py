@@ -16,6 +16,7 @@ from bbans.evaluated import EvaluatedModel
 from bbans.intervals.distribution import Distribution
 from bbans.model import Model
 from bbans.portable.engines import engine_named
+from bbans.portable.network import Network
 
 MODELS = {kind: tiny_model(kind) for kind in ("bernoulli", "discretized-logistic")}
 
@@ -92,7 +93,7 @@ def test_the_first_image_costs_its_latents_and_a_head(binary_model: Model) -> No
 def test_single_images_round_trip(model: Model) -> None:
     """A payload may be shorter than the checksum that it gives back: part of that is in the head."""
     coder = coder_for(model)
-    for x in flat(model, 50)[:, None]:
+    for x in flat(model, 50 if isinstance(model.decoder, Network) else 10)[:, None]:
         assert (coder.decode(coder.encode(x), 1) == x).all()
 
 
@@ -123,7 +124,7 @@ def test_images_cheaper_than_their_latents_draw_more_first_words(binary_model: M
 def test_damaged_payloads_are_refused(model: Model) -> None:
     coder = coder_for(model)
     payload = coder.encode(flat(model, 20))
-    step = max(1, len(payload) // 100)
+    step = max(1, len(payload) // (100 if isinstance(model.decoder, Network) else 12))  # others decode slowly
     for position in range(0, len(payload), step):
         damaged = bytearray(payload)
         damaged[position] ^= 1 << position % 8
