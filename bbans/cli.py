@@ -19,6 +19,8 @@ from bbans import __version__
 from bbans.options import STANDARD, coding_options, fail, output_options, output_target, reports_errors
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from bbans.codec import Written
     from bbans.container import Directory
     from bbans.reader import Progress
@@ -139,7 +141,7 @@ def decompress(
 ) -> None:
     """Decompress FILE, a .bba file (or - for standard input), to a .npy file."""
     from bbans.api import open_array
-    from bbans.npy import write_npy
+    from bbans.npy import write_npy_blocks
 
     if source == STANDARD and output is None:
         to_stdout = True
@@ -147,12 +149,12 @@ def decompress(
     target = output_target(output or Path(name if name.endswith(".npy") else name + ".npy"), to_stdout, force)
     with open_array(sys.stdin.buffer.read() if source == STANDARD else source, model=model, **coding) as compressed:
         start, stop = _rows(select, compressed.directory.rows)
-        with _progress(stop - start, "decompressing", quiet) as progress:
-            array = compressed.read(start, stop, progress)
-    with _opened(target) as file:
-        write_npy(file, array)
+        shape = (stop - start, *compressed.shape[1:]) if compressed.shape else ()
+        with _opened(target) as file, _progress(stop - start, "decompressing", quiet) as progress:
+            blocks = _counted(compressed.blocks(start, stop), progress)
+            write_npy_blocks(file, compressed.dtype, shape, blocks)
     if verbose and not quiet:
-        click.echo(f"{target or 'standard output'}: {array.dtype} {array.shape}", err=True)
+        click.echo(f"{target or 'standard output'}: {compressed.dtype} {shape}", err=True)
     if remove and source != STANDARD:
         os.unlink(source)
 
@@ -310,6 +312,13 @@ def _progress(rows: int, label: str, quiet: bool) -> Iterator[Progress]:
 
     with tqdm(total=rows, desc=label, unit="row", leave=False, file=sys.stderr) as bar:
         yield bar.update
+
+
+def _counted(blocks: Iterator[NDArray[Any]], progress: Progress) -> Iterator[NDArray[Any]]:
+    """The same blocks, each counted when it is done with."""
+    for block in blocks:
+        yield block
+        progress(len(block))
 
 
 def _verify(file: BinaryIO, array: Any, codec: Any) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
@@ -44,6 +45,16 @@ def read_npy(source: Path | BinaryIO, name: str = "standard input") -> NDArray[A
 def write_npy(file: BinaryIO, array: NDArray[Any]) -> None:
     """Write ``array`` in `.npy` format."""
     npy_format.write_array(file, array, allow_pickle=False)
+
+
+def write_npy_blocks(
+    file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[NDArray[Any]]
+) -> None:
+    """Write an array that comes in blocks of rows in `.npy` format."""
+    description = {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    npy_format.write_array_header_1_0(file, description)
+    for block in blocks:
+        file.write(np.ascontiguousarray(block).data.cast("B") if block.size else b"")
 
 
 @contextmanager

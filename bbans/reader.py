@@ -118,23 +118,24 @@ class CompressedArray:
 
     def read(self, start: int = 0, stop: int | None = None, progress: Progress | None = None) -> NDArray[Any]:
         """Rows ``start`` to ``stop`` (to the end by default) as an array."""
-        total = self.directory.rows
-        stop = total if stop is None else min(stop, total)
+        stop = self.directory.rows if stop is None else min(stop, self.directory.rows)
         out = self._empty(stop - start)
-        starts = self._starts
-        numbers = [n for n in range(len(starts) - 1) if starts[n] < stop and starts[n + 1] > start]
-        for number, block in zip(numbers, self._blocks(numbers), strict=True):
-            first, last = max(start, starts[number]), min(stop, starts[number + 1])
-            out[first - start : last - start] = block[first - starts[number] : last - starts[number]]
+        done = 0
+        for block in self.blocks(start, stop):
+            out[done : done + len(block)] = block
+            done += len(block)
             if progress is not None:
-                progress(last - first)
+                progress(len(block))
         return out if self.shape else out.reshape(())
 
-    def blocks(self) -> Iterator[NDArray[Any]]:
-        """The rows of each chunk, ``(rows, ...)``, in order: decoded side by side, in the memory of a few."""
-        chunks = self.directory.chunks
-        self._empty(max((chunk.rows for chunk in chunks), default=0))
-        yield from self._blocks(list(range(len(chunks))))
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[NDArray[Any]]:
+        """The same rows chunk by chunk, ``(rows, ...)``, in order: decoded side by side, in the memory of a few."""
+        stop = self.directory.rows if stop is None else min(stop, self.directory.rows)
+        starts = self._starts
+        numbers = [n for n in range(len(starts) - 1) if starts[n] < stop and starts[n + 1] > start]
+        self._empty(max((self.directory.chunks[number].rows for number in numbers), default=0))
+        for number, block in zip(numbers, self._blocks(numbers), strict=True):
+            yield block[max(0, start - starts[number]) : stop - starts[number]]
 
     def _empty(self, rows: int) -> NDArray[Any]:
         """Room for so many rows; :class:`bbans.errors.FormatError` if there is none."""
