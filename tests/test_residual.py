@@ -69,6 +69,17 @@ def test_a_residual_block_is_that_of_torch(engine: Engine) -> None:
     assert expected.min() == 0 and expected.max() == 511  # clips are seen
 
 
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
+def test_a_sum_may_need_more_than_16_bits(engine: Engine) -> None:
+    """Of what goes into a residual block and what comes out of it."""
+    ones = Linear(np.ones((1, 1), np.int16), np.zeros(1, np.int64), 0, -30000, 30000)
+    many = Linear(np.full((1, 1), 100, np.int16), np.zeros(1, np.int64), 0, -(1 << 20), 1 << 20)
+    layers = Convolution(ones, 1), Convolution(many, 1, residual=True)
+    network = ConvolutionalNetwork(30000, ((2, 3),) * 3, layers)
+    x = np.arange(-6, 6, dtype=np.float32).reshape(2, 3, 1, 2) * 5000
+    assert (load_convolutions(engine, network)(x) == np.clip(np.clip(100 * x, None, 1 << 20) + x, 0, 1 << 20)).all()
+
+
 def test_residual_blocks_that_do_not_fit_are_refused() -> None:
     network = block()
     first, second = network.layers

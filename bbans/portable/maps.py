@@ -52,9 +52,12 @@ def load_convolutions(engine: Engine, network: ConvolutionalNetwork) -> Callable
     """A function that evaluates ``network`` on maps ``(rows, columns, channels, images)`` without margins."""
     magnitudes = [network.input_magnitude, *[layer.product.output_magnitude for layer in network.layers]]
     plans = [_plan(*step) for step in zip(network.layers, network.sizes, network.sizes[1:], strict=False)]
-    engine = engine.suited(
-        [(phase.layer, magnitude) for plan, magnitude in zip(plans, magnitudes, strict=False) for phase in plan.phases]
-    )
+    layers_to_load = []
+    for plan, magnitude in zip(plans, magnitudes, strict=False):
+        for phase in plan.phases:  # what something is added to is like an input
+            kept = phase.layer.output_magnitude if plan.residual else 0
+            layers_to_load.append((phase.layer, max(magnitude, kept)))
+    engine = engine.suited(layers_to_load)
     layers = [_LoadedConvolution.of(engine, *step) for step in zip(plans, magnitudes, strict=False)]
 
     def evaluate(x: Values) -> Values:

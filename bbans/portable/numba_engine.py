@@ -95,13 +95,7 @@ class NumbaEngine:
             steps.append(call.product.step(len(call.parts), call.added is not None))
             operands += [_place(call.out), NOTHING if call.added is None else _place(call.added)]
             operands += map(_place, call.parts)
-        tables, tiles = (np.array(steps, np.int64), np.array(operands, np.int64)), len(calls[0].out.map.stored)
-
-        def run(line: Line) -> None:
-            evaluate(*tables, (line.row, line.column, line.down, line.right, line.count), tiles)
-            assert calls  # what the addresses in the tables point to lives as long as this function
-
-        return run
+        return _Calls(tuple(calls), np.array(steps, np.int64), np.array(operands, np.int64))
 
     def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
         return NumpyEngine().load_sums(weight, input_magnitude)
@@ -158,6 +152,20 @@ class _Product:
         values = np.empty((positions.shape[1], self.outputs, images), np.float32)
         unpack(positions, values, self.wide)
         return values.reshape(*found.shape[1:-2], self.outputs, images)
+
+
+@dataclass(frozen=True, eq=False)
+class _Calls:
+    """What :func:`bbans.portable.numba_product.evaluate` takes."""
+
+    calls: tuple[Call, ...]
+    """What the addresses point to lives as long as these."""
+    steps: NDArray[np.int64]
+    operands: NDArray[np.int64]
+
+    def __call__(self, line: Line) -> None:
+        tiles = len(self.calls[0].out.map.stored)
+        evaluate(self.steps, self.operands, (line.row, line.column, line.down, line.right, line.count), tiles)
 
 
 NOTHING = (0, 0, 0, 0, 0, 0)
