@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numba import njit
@@ -64,61 +66,54 @@ def _inverse_scale(table: Signed, log_scale: int, minimum: int) -> int:
     return inverse
 
 
-def _room(count: int) -> tuple[Symbols, Integers, Integers]:
-    """For symbols, starts and frequencies."""
-    return np.empty(count, np.int64), np.empty(count, np.uint64), np.empty(count, np.uint64)
+Find = Callable[[int, Integers, Symbols, Integers, Integers], None]
+"""From the first distribution on: writes start and frequency of the intervals of symbols, one for each distribution,
+which it finds first if there are values (else none are given).
+"""
 
 
 @dataclass(frozen=True, eq=False)
-class _Some:
-    """Some of the distributions that outputs ``(groups, outputs, members)`` stand for, member after member."""
+class Compiled:
+    """Some of the distributions that outputs stand for: a :class:`bbans.intervals.distribution.Distribution`."""
 
-    outputs: Outputs
-    first: int
+    find: Find
     count: int
+    precision: int
+    first: int = 0
 
     def __len__(self) -> int:
         return self.count
 
-    def part(self, block: slice) -> tuple[int, int]:
-        """First and number of what a slice takes."""
+    def __getitem__(self, block: slice) -> Compiled:
         start, stop, _ = block.indices(self.count)
-        return self.first + start, stop - start
-
-
-@dataclass(frozen=True, eq=False)
-class CompiledBernoulli(_Some):
-    """A :class:`bbans.intervals.Bernoulli`."""
-
-    precision: int = bernoulli.PRECISION
-
-    def __getitem__(self, block: slice) -> CompiledBernoulli:
-        first, count = self.part(block)
-        return replace(self, first=first, count=count)
+        return replace(self, count=stop - start, first=self.first + start)
 
     def interval(self, symbols: Symbols) -> tuple[Integers, Integers]:
-        _, start, frequency = _room(self.count)
-        values = np.zeros(0, np.uint64)
-        _bernoulli(self.outputs, self.first, bernoulli.frequencies_of_one(), values, symbols, start, frequency)
+        """Raises :class:`bbans.errors.ImpossibleSymbol` for a bin of frequency 0, which only latents have."""
+        start, frequency = np.empty(self.count, np.uint64), np.empty(self.count, np.uint64)
+        self.find(self.first, np.empty(0, np.uint64), symbols, start, frequency)
+        if not frequency.all():
+            raise ImpossibleSymbol("a latent lies where its posterior can't have put it")
         return start, frequency
 
     def locate(self, values: Integers) -> tuple[Symbols, Integers, Integers]:
-        symbols, start, frequency = _room(self.count)
-        _bernoulli(self.outputs, self.first, bernoulli.frequencies_of_one(), values, symbols, start, frequency)
+        symbols = np.empty(self.count, np.int64)
+        start, frequency = np.empty(self.count, np.uint64), np.empty(self.count, np.uint64)
+        self.find(self.first, values, symbols, start, frequency)
         return symbols, start, frequency
 
 
 @njit(nogil=True, cache=True)
 def _bernoulli(
     outputs: Outputs,
-    first: int,
     table: Integers,
+    first: int,
     values: Integers,
     symbols: Symbols,
     start: Integers,
     frequency: Integers,
 ) -> None:
-    """Intervals of ``symbols``, which are found first if there are ``values``."""
+    """See :data:`Find`."""
     for index in range(len(symbols)):
         logit = np.int64(outputs[(first + index) // outputs.shape[2], 0, (first + index) % outputs.shape[2]])
         step = _clip((logit + (1 << (LOGIT_SHIFT - 1))) >> LOGIT_SHIFT, -LOGIT_STEPS, LOGIT_STEPS)
@@ -128,31 +123,6 @@ def _bernoulli(
             symbols[index] = 1 if values[index] >= zero else 0
         start[index] = zero if symbols[index] else np.uint64(0)
         frequency[index] = one if symbols[index] else zero
-
-
-@dataclass(frozen=True, eq=False)
-class CompiledLogistic(_Some):
-    """A :class:`bbans.intervals.DiscretizedLogistic`."""
-
-    precision: int = PRECISION
-
-    def __getitem__(self, block: slice) -> CompiledLogistic:
-        first, count = self.part(block)
-        return replace(self, first=first, count=count)
-
-    def interval(self, symbols: Symbols) -> tuple[Integers, Integers]:
-        _, start, frequency = _room(self.count)
-        self._find(np.zeros(0, np.uint64), symbols, start, frequency)
-        return start, frequency
-
-    def locate(self, values: Integers) -> tuple[Symbols, Integers, Integers]:
-        symbols, start, frequency = _room(self.count)
-        self._find(values, symbols, start, frequency)
-        return symbols, start, frequency
-
-    def _find(self, values: Integers, symbols: Symbols, start: Integers, frequency: Integers) -> None:
-        nodes, scales = logistic.distribution_table().nodes, logistic.scale_table()
-        _logistic(self.outputs, self.first, nodes, scales, values, symbols, start, frequency)
 
 
 @njit(nogil=True, cache=True)
@@ -170,15 +140,15 @@ def _logistic_start(nodes: Signed, mean: int, inverse: int, symbol: int) -> int:
 @njit(nogil=True, cache=True)
 def _logistic(
     outputs: Outputs,
-    first: int,
     nodes: Signed,
     scales: Signed,
+    first: int,
     values: Integers,
     symbols: Symbols,
     start: Integers,
     frequency: Integers,
 ) -> None:
-    """Intervals of ``symbols``, which are found first if there are ``values``."""
+    """See :data:`Find`."""
     for index in range(len(symbols)):
         group, member = (first + index) // outputs.shape[2], (first + index) % outputs.shape[2]
         mean = _clip(np.int64(outputs[group, 0, member]), -MEAN_LIMIT, MEAN_LIMIT)
@@ -206,37 +176,6 @@ def _logistic(
         frequency[index] = above - below
 
 
-@dataclass(frozen=True, eq=False)
-class CompiledMixture(_Some):
-    """A :class:`bbans.intervals.LogisticMixture`."""
-
-    components: int
-    levels: Signed
-    """With a point mass, in order."""
-    precision: int = PRECISION
-
-    def __getitem__(self, block: slice) -> CompiledMixture:
-        first, count = self.part(block)
-        return replace(self, first=first, count=count)
-
-    def interval(self, symbols: Symbols) -> tuple[Integers, Integers]:
-        _, start, frequency = _room(self.count)
-        self._find(np.zeros(0, np.uint64), symbols, start, frequency)
-        return start, frequency
-
-    def locate(self, values: Integers) -> tuple[Symbols, Integers, Integers]:
-        symbols, start, frequency = _room(self.count)
-        self._find(values, symbols, start, frequency)
-        return symbols, start, frequency
-
-    def _find(self, values: Integers, symbols: Symbols, start: Integers, frequency: Integers) -> None:
-        nodes, scales = mixture.distribution_table().nodes, logistic.scale_table()
-        weights, count = mixture.weight_table(), self.components
-        _mixture(
-            self.outputs, self.first, count, self.levels, nodes, scales, weights, values, symbols, start, frequency
-        )
-
-
 @njit(nogil=True, cache=True)
 def _mixture_start(nodes: Signed, levels: Signed, weights: Signed, means: Signed, inverses: Signed, symbol: int) -> int:
     if symbol == 0:
@@ -258,18 +197,18 @@ def _mixture_start(nodes: Signed, levels: Signed, weights: Signed, means: Signed
 @njit(nogil=True, cache=True)
 def _mixture(
     outputs: Outputs,
-    first: int,
     components: int,
     levels: Signed,
     nodes: Signed,
     scales: Signed,
     shares: NDArray[np.float64],
+    first: int,
     values: Integers,
     symbols: Symbols,
     start: Integers,
     frequency: Integers,
 ) -> None:
-    """Intervals of ``symbols``, which are found first if there are ``values``."""
+    """See :data:`Find`."""
     masses = len(levels)
     count = masses + components
     share = np.empty(count, np.float64)
@@ -322,48 +261,19 @@ def _mixture(
         frequency[index] = above - below
 
 
-@dataclass(frozen=True, eq=False)
-class CompiledGaussianBins(_Some):
-    """A :class:`bbans.intervals.GaussianBins`."""
-
-    bins: PriorBins
-    precision: int = PRECISION
-
-    def __getitem__(self, block: slice) -> CompiledGaussianBins:
-        first, count = self.part(block)
-        return replace(self, first=first, count=count)
-
-    def interval(self, symbols: Symbols) -> tuple[Integers, Integers]:
-        """Raises :class:`bbans.errors.ImpossibleSymbol` for a bin of frequency 0."""
-        _, start, frequency = _room(self.count)
-        self._find(np.zeros(0, np.uint64), symbols, start, frequency)
-        if not frequency.all():
-            raise ImpossibleSymbol("a latent lies where its posterior can't have put it")
-        return start, frequency
-
-    def locate(self, values: Integers) -> tuple[Symbols, Integers, Integers]:
-        symbols, start, frequency = _room(self.count)
-        self._find(values, symbols, start, frequency)
-        return symbols, start, frequency
-
-    def _find(self, values: Integers, symbols: Symbols, start: Integers, frequency: Integers) -> None:
-        nodes, scales, bins = gaussian.distribution_table().nodes, gaussian.deviation_table(), self.bins
-        _gaussian(self.outputs, self.first, bins.edges, nodes, scales, values, symbols, start, frequency)
-
-
 @njit(nogil=True, cache=True)
 def _gaussian(
     outputs: Outputs,
-    first: int,
     edges: Signed,
     nodes: Signed,
     scales: Signed,
+    first: int,
     values: Integers,
     symbols: Symbols,
     start: Integers,
     frequency: Integers,
 ) -> None:
-    """Intervals of ``symbols``, which are found first if there are ``values``."""
+    """See :data:`Find`."""
     for index in range(len(symbols)):
         group, member = (first + index) // outputs.shape[2], (first + index) % outputs.shape[2]
         mean = _clip(np.int64(outputs[group, 0, member]), -LATENT_LIMIT, LATENT_LIMIT)
@@ -388,14 +298,21 @@ class CompiledMaker:
     """A :class:`bbans.intervals.makers.Maker`."""
 
     def bernoulli(self, outputs: Outputs) -> Distribution:
-        return CompiledBernoulli(outputs, 0, outputs.shape[0] * outputs.shape[2])
+        return _made(partial(_bernoulli, outputs, bernoulli.frequencies_of_one()), outputs, bernoulli.PRECISION)
 
     def logistic(self, outputs: Outputs) -> Distribution:
-        return CompiledLogistic(outputs, 0, outputs.shape[0] * outputs.shape[2])
+        nodes, scales = logistic.distribution_table().nodes, logistic.scale_table()
+        return _made(partial(_logistic, outputs, nodes, scales), outputs)
 
     def mixture(self, outputs: Outputs, components: int, levels: tuple[int, ...]) -> Distribution:
-        count = outputs.shape[0] * outputs.shape[2]
-        return CompiledMixture(outputs, 0, count, components, np.array(levels, np.int64))
+        nodes, scales, shares = mixture.distribution_table().nodes, mixture.scale_table(), mixture.weight_table()
+        masses = np.array(levels, np.int64)
+        return _made(partial(_mixture, outputs, components, masses, nodes, scales, shares), outputs)
 
     def gaussian(self, bins: PriorBins, outputs: Outputs) -> Distribution:
-        return CompiledGaussianBins(outputs, 0, outputs.shape[0] * outputs.shape[2], bins)
+        nodes, scales = gaussian.distribution_table().nodes, gaussian.deviation_table()
+        return _made(partial(_gaussian, outputs, bins.edges, nodes, scales), outputs)
+
+
+def _made(find: Find, outputs: Outputs, precision: int = PRECISION) -> Compiled:
+    return Compiled(find, outputs.shape[0] * outputs.shape[2], precision)
