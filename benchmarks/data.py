@@ -22,6 +22,7 @@ MODELS = {
     "cifar10": "CIFAR-10",
     "gg-mnist-binary": "binary MNIST",
     "gg-mnist": "grey MNIST",
+    "gg-cifar10": "CIFAR-10",
 }
 """What the shipped models are for."""
 FILES = {"binary MNIST": "mnist", "grey MNIST": "mnist", "Fashion-MNIST": "fashion", "CIFAR-10": "cifar10"}

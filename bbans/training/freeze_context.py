@@ -156,12 +156,14 @@ def round_layer(
     input_magnitude: int,
     *,
     bits: int = ACTIVATION_BITS,
+    largest_sum: int = FLOAT32_EXACT,
     signed: bool = False,
     output: bool = False,
 ) -> Linear:
     """Round a layer whose results, of so many bits, are to be multiples of ``2**-fraction``, for integer inputs.
 
-    Its results are not below 0 unless ``signed`` or ``output``; an ``output`` layer may need float64.
+    Its results are not below 0 unless ``signed`` or ``output``, and no sum is over ``largest_sum`` unless it is an
+    ``output`` layer, which may need float64.
     """
     assert bias is not None
     offset = bias.double().numpy()
@@ -178,6 +180,6 @@ def round_layer(
             -largest if signed or output else 0,
             largest,
         )
-        if output or layer.bound(input_magnitude) <= FLOAT32_EXACT:
+        if output or layer.bound(input_magnitude) <= largest_sum:
             return layer
         precision -= 1

@@ -88,6 +88,10 @@ CASES = {
     ),
     "mnist-3-steps": Case(lambda: drawn("mnist", 6), "mnist", steps=3),
     "fashion": Case(lambda: drawn("fashion", 8), "fashion"),
+    "gg-cifar10": Case(lambda: drawn("gg-cifar10", 6), "gg-cifar10", 4),
+    "gg-cifar10-half-asleep-3-steps": Case(
+        lambda: drawn("gg-cifar10", 3), "gg-cifar10", posterior="half-asleep", steps=3
+    ),
     "embedded": Case(coins, small_model(), 1500, embed_model=True),
     "stored": Case(stored, chunk_size=7),
 }
