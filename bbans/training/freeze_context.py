@@ -21,9 +21,13 @@ from bbans.nets.map_vae import pixel_channels
 from bbans.portable.context import NEAR, Block, ContextDecoder, ContextNetwork, Head
 from bbans.portable.convolution import Convolution, ConvolutionalNetwork, halved
 from bbans.portable.freeze import OUTPUT_MAXIMUM, WEIGHT_MAXIMUM
-from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear
+from bbans.portable.network import OUTPUT_FRACTION, Linear
 
 ACTIVATION_BITS = 11
+LARGEST_SUM = (1 << 31) - 1
+"""Compiled code sums in 32 bits; NumPy takes float64. Weights so coarse that float32 would hold the sums cost colour
+images 0.2% of their rate.
+"""
 HEADROOM = 1.25
 """Activations may become larger than they were in calibration by so much before they are clipped."""
 
@@ -156,13 +160,12 @@ def round_layer(
     input_magnitude: int,
     *,
     bits: int = ACTIVATION_BITS,
-    largest_sum: int = FLOAT32_EXACT,
     signed: bool = False,
     output: bool = False,
 ) -> Linear:
     """Round a layer whose results, of so many bits, are to be multiples of ``2**-fraction``, for integer inputs.
 
-    Its results are not below 0 unless ``signed`` or ``output``, and no sum is over ``largest_sum`` unless it is an
+    Its results are not below 0 unless ``signed`` or ``output``. Sums are at most :data:`LARGEST_SUM`, but for an
     ``output`` layer, which may need float64.
     """
     assert bias is not None
@@ -180,6 +183,6 @@ def round_layer(
             -largest if signed or output else 0,
             largest,
         )
-        if output or layer.bound(input_magnitude) <= largest_sum:
+        if output or layer.bound(input_magnitude) <= LARGEST_SUM:
             return layer
         precision -= 1

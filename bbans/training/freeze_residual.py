@@ -1,8 +1,4 @@
-"""Freezing a residual network: as :mod:`bbans.training.freeze_context`, for wider layers.
-
-Layers that sum so many products would need so few bits in each for float32 to hold the sum that it would cost a percent
-in rate. So sums have 32 bits: compiled code is as fast with them, and NumPy takes float64.
-"""
+"""Freezing a residual network: as :mod:`bbans.training.freeze_context`, with a bit more for each activation."""
 
 from __future__ import annotations
 
@@ -20,7 +16,6 @@ from bbans.portable.network import OUTPUT_FRACTION
 from bbans.training.freeze_context import fraction_of, round_layer
 
 ACTIVATION_BITS = 12
-LARGEST_SUM = (1 << 31) - 1
 
 
 @torch.no_grad()
@@ -91,7 +86,6 @@ class _Frozen:
             fraction,
             self.magnitude,
             bits=ACTIVATION_BITS,
-            largest_sum=LARGEST_SUM,
             signed=residual,
             output=output,
         )
