@@ -26,7 +26,7 @@ from bbans.training.recipe import load_recipe
 from bbans.training.run import frozen_bits_per_dimension, network_name
 
 COUNTS = (0, 1, 2, 3, 17, 1000, 10000)
-SAMPLED = 20_000
+SAMPLED = 10_000
 """Images that an ELBO is averaged over, with a new sample of the latents whenever the images are used up."""
 SINGLES = 100
 """How many images are also written alone."""

@@ -90,6 +90,7 @@ CASES = {
     "fashion": Case(lambda: drawn("fashion", 8), "fashion"),
     "cifar10": Case(lambda: drawn("cifar10", 4), "cifar10"),
     "cifar10-amortized-2-steps": Case(lambda: drawn("cifar10", 2), "cifar10", posterior="amortized", steps=2),
+    "cifar10-half-asleep": Case(lambda: drawn("cifar10", 2), "cifar10", posterior="half-asleep"),
     "gg-cifar10": Case(lambda: drawn("gg-cifar10", 6), "gg-cifar10", 4),
     "gg-cifar10-half-asleep-3-steps": Case(
         lambda: drawn("gg-cifar10", 3), "gg-cifar10", posterior="half-asleep", steps=3
