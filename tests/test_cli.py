@@ -296,7 +296,7 @@ def test_a_killed_process_leaves_the_old_file(folder: Path, model_folder: Path, 
 
 def test_an_interrupted_process_cleans_up(folder: Path, model_folder: Path) -> None:
     """Interrupted while it writes, as its unfinished file shows."""
-    np.save(folder / "many.npy", np.zeros((3000, 5, 4), np.uint8))
+    np.save(folder / "many.npy", np.zeros((30_000, 5, 4), np.uint8))
     process = subprocess.Popen(
         [*COMMAND, "compress", "many.npy", "-o", "out.bba", "--model", str(model_folder), "--chunk-size", "1"],
         stderr=subprocess.PIPE,
