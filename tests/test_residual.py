@@ -80,6 +80,18 @@ def test_a_sum_may_need_more_than_16_bits(engine: Engine) -> None:
     assert (load_convolutions(engine, network)(x) == np.clip(np.clip(100 * x, None, 1 << 20) + x, 0, 1 << 20)).all()
 
 
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
+def test_weights_of_a_doubled_map_may_be_too_large_to_be_added_up(engine: Engine) -> None:
+    weight = np.random.default_rng(0).choice([-20000, 20000], (2, 9)).astype(np.int16)
+    layer = Convolution(Linear(weight, np.zeros(2, np.int64), 10, -9999, 9999), 3)
+    network = ConvolutionalNetwork(99, ((3, 2), (6, 4)), (layer,))
+    x = np.random.default_rng(1).integers(-99, 100, (3, 2, 1, 40)).astype(np.float32)
+    doubled = np.pad(x.repeat(2, axis=0).repeat(2, axis=1)[:, :, 0], ((1, 1), (1, 1), (0, 0)))
+    patches = np.stack([doubled[row : row + 6, column : column + 4] for row in range(3) for column in range(3)])
+    expected = np.clip(np.einsum("ok,krci->rcoi", weight.astype(np.int64), patches.astype(np.int64)) >> 10, -9999, 9999)
+    assert (load_convolutions(engine, network)(x) == expected).all()
+
+
 def test_residual_blocks_that_do_not_fit_are_refused() -> None:
     network = block()
     first, second = network.layers

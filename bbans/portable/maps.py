@@ -6,7 +6,7 @@ sees of one row beside a position is one operand of a matrix product as it lies 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -51,13 +51,13 @@ def _by_place(weight: NDArray[np.int16], order: list[int]) -> NDArray[np.int16]:
 def load_convolutions(engine: Engine, network: ConvolutionalNetwork) -> Callable[[Values], Values]:
     """A function that evaluates ``network`` on maps ``(rows, columns, channels, images)`` without margins."""
     magnitudes = [network.input_magnitude, *[layer.product.output_magnitude for layer in network.layers]]
-    plans = [_plan(*step) for step in zip(network.layers, network.sizes, network.sizes[1:], strict=False)]
-    layers_to_load = []
-    for plan, magnitude in zip(plans, magnitudes, strict=False):
-        for phase in plan.phases:  # what something is added to is like an input
-            kept = phase.layer.output_magnitude if plan.residual else 0
-            layers_to_load.append((phase.layer, max(magnitude, kept)))
-    engine = engine.suited(layers_to_load)
+    steps = list(zip(network.layers, network.sizes, network.sizes[1:], strict=False))
+    plans, one_by_one = ([_plan(*step, added_up) for step in steps] for added_up in (True, False))
+    suited = engine.suited(list(_layers_of(plans, magnitudes)))
+    if suited is not engine and engine.suited(list(_layers_of(one_by_one, magnitudes))) is engine:
+        plans = one_by_one  # only weights that were added up are too large for it
+    else:
+        engine = suited
     layers = [_LoadedConvolution.of(engine, *step) for step in zip(plans, magnitudes, strict=False)]
 
     def evaluate(x: Values) -> Values:
@@ -112,10 +112,17 @@ class Plan:
         return [Line(self.stride * row, 0, 0, self.stride, width) for row in range(height)]
 
 
-def _plan(layer: Convolution, before: Size, after: Size) -> Plan:
-    """How to get from a map of size ``before`` to one of size ``after``."""
+def _layers_of(plans: list[Plan], magnitudes: list[int]) -> Iterator[tuple[Linear, int]]:
+    """All layers, with the magnitude of what goes into each, or is added to it."""
+    for plan, magnitude in zip(plans, magnitudes, strict=False):
+        for phase in plan.phases:
+            yield phase.layer, max(magnitude, phase.layer.output_magnitude if plan.residual else 0)
+
+
+def _plan(layer: Convolution, before: Size, after: Size, added_up: bool) -> Plan:
+    """How to get from a map of size ``before`` to one of size ``after``; if it doubles, by weights ``added_up``."""
     reach = layer.kernel // 2
-    if after == (2 * before[0], 2 * before[1]):
+    if added_up and after == (2 * before[0], 2 * before[1]):
         return Plan(_doubling(layer), 2, 1, layer.channels, reach, after, False, layer.residual)
     weight = _by_place(layer.product.weight, list(range(layer.kernel**2)))
     runs = tuple(Run(row, -reach, layer.kernel) for row in range(-reach, reach + 1))

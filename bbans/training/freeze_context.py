@@ -165,8 +165,7 @@ def round_layer(
 ) -> Linear:
     """Round a layer whose results, of so many bits, are to be multiples of ``2**-fraction``, for integer inputs.
 
-    Its results are not below 0 unless ``signed`` or ``output``. Sums are at most :data:`LARGEST_SUM`, but for an
-    ``output`` layer, which may need float64.
+    Its results are not below 0 unless ``signed`` or ``output``, and its sums at most :data:`LARGEST_SUM`.
     """
     assert bias is not None
     offset = bias.double().numpy()
@@ -183,6 +182,6 @@ def round_layer(
             -largest if signed or output else 0,
             largest,
         )
-        if output or layer.bound(input_magnitude) <= LARGEST_SUM:
+        if layer.bound(input_magnitude) <= LARGEST_SUM:
             return layer
         precision -= 1
