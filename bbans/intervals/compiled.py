@@ -244,7 +244,7 @@ def _mixture(
                             low, below = level, edge
                         else:
                             high, above = level, edge
-                if high == levels[place] + 1 or high <= levels[place]:
+                if high <= levels[place] + 1:
                     break
             while high - low > 1:
                 level = (low + high) // 2
@@ -305,7 +305,7 @@ class CompiledMaker:
         return _made(partial(_logistic, outputs, nodes, scales), outputs)
 
     def mixture(self, outputs: Outputs, components: int, levels: tuple[int, ...]) -> Distribution:
-        nodes, scales, shares = mixture.distribution_table().nodes, mixture.scale_table(), mixture.weight_table()
+        nodes, scales, shares = mixture.distribution_table().nodes, logistic.scale_table(), mixture.weight_table()
         masses = np.array(levels, np.int64)
         return _made(partial(_mixture, outputs, components, masses, nodes, scales, shares), outputs)
 

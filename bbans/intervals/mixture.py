@@ -17,16 +17,15 @@ from bbans.intervals.location_scale import (
     DistributionTable,
     Signed,
     clip,
-    inverse_scales,
     look_up_inverse_scale,
 )
 from bbans.intervals.logistic import (
     LEVELS,
-    LOG_SCALE_MAXIMUM,
     LOG_SCALE_MINIMUM,
     MEAN_FRACTION,
     MEAN_MAXIMUM,
     TABLE_LIMIT,
+    scale_table,
 )
 from bbans.portable import elementary
 
@@ -38,7 +37,6 @@ LOG_WEIGHT_RANGE = 16
 """...and not further than this below the largest."""
 
 distribution_table = cache(lambda: DistributionTable.of(elementary.logistic, TABLE_LIMIT, 1 << PRECISION))
-scale_table = cache(lambda: inverse_scales(LOG_SCALE_MINIMUM, LOG_SCALE_MAXIMUM))
 
 
 @cache
