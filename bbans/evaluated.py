@@ -119,7 +119,17 @@ def _load_decoder(model: Model, engine: Engine, maker: Maker) -> Callable[[NDArr
     if isinstance(decoder, ConvolutionalDecoder):
         return lambda z: _of_map(model, maker, upward_of(z))
     context = LoadedContext.of(engine, decoder.context)
-    return lambda z: ContextLikelihood(context, upward_of(z), _distribution(model, maker))
+    likelihood = _context_likelihood(context.engine)
+    return lambda z: likelihood(context, upward_of(z), _distribution(model, maker))
+
+
+def _context_likelihood(engine: Engine) -> type[ContextLikelihood]:
+    """Compiled code codes pixels where it evaluates networks."""
+    if engine.name != "numba":
+        return ContextLikelihood
+    from bbans.lockstep import CompiledContextLikelihood
+
+    return CompiledContextLikelihood
 
 
 def _of_map(model: Model, maker: Maker, outputs: Values) -> Likelihood:

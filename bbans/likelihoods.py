@@ -12,9 +12,9 @@ from bbans.intervals import Outputs, pop, push
 from bbans.intervals.distribution import Distribution, Integers, Symbols
 from bbans.parallel import unshared_products
 from bbans.portable.context import diagonals
-from bbans.portable.convolution import Line
+from bbans.portable.convolution import Line, rows_of
 from bbans.portable.layout import Values
-from bbans.portable.maps import LoadedContext, rows_of
+from bbans.portable.maps import LoadedContext
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,7 @@ class ContextLikelihood:
         frequency = np.empty_like(start)
         precision = 0
         with unshared_products():
-            for block in self.context.engine.layout.blocks(images, width):
+            for block in self.context.engine.layout.map_blocks(images, width):
                 state = self.context.start(self.features[:, :, :, block])
                 for line, row in zip(rows_of((height, width)), pixels[:, :, :, block], strict=True):
                     for channel in range(channels):

@@ -294,12 +294,18 @@ def test_a_killed_process_leaves_the_old_file(folder: Path, model_folder: Path, 
         assert bbans.decompress(content, model=model_folder).shape == (60, 5, 4)
 
 
+def _hear_interrupts() -> None:
+    """Even where the tests run in the background of a shell, whose processes ignore them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_process_cleans_up(folder: Path, model_folder: Path) -> None:
     """Interrupted while it writes, as its unfinished file shows."""
     np.save(folder / "many.npy", np.zeros((30_000, 5, 4), np.uint8))
     process = subprocess.Popen(
         [*COMMAND, "compress", "many.npy", "-o", "out.bba", "--model", str(model_folder), "--chunk-size", "1"],
         stderr=subprocess.PIPE,
+        preexec_fn=_hear_interrupts,
     )
     while not list(folder.glob(".out.bba.*")):
         assert process.poll() is None

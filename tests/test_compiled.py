@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import tiny_context_model
+from conftest import random_images, tiny_context_model
 from hypothesis import given
 from hypothesis import strategies as st
 
 import bbans
-from bbans.errors import CoreError
+from bbans.errors import CoreError, FormatError
 from bbans.portable.convolution import Line
 from bbans.portable.engine import Call, in_turn
 from bbans.portable.engines import engine_named
-from bbans.portable.layout import Map, Place, Run, Scratch
-from bbans.portable.network import Linear
+from bbans.portable.layout import NO_MARGIN, Layout, Map, Margin, Place, Run, Scratch, Stored, Values
+from bbans.portable.network import Linear, Network
 
 pytest.importorskip("numba")
 
+from bbans.portable.numba_dense import DenseNetwork
 from bbans.portable.numba_engine import NumbaEngine, PairLayout, fits
 from bbans.portable.numpy_engine import NumpyEngine
 
@@ -54,8 +56,8 @@ def test_products_are_exact(
 
     engine = NumbaEngine()
     product = engine.load_product(layer, magnitude, channels, added_maximum=30000)
-    stored = [engine.layout.store(part).reshape(-1, 6, *engine.layout.store(part).shape[-2:]) for part in parts]
-    more = None if added is None else engine.layout.store(added).reshape(len(stored[0]), 6, -1, stored[0].shape[-1])
+    stored = [_positions(engine.layout, part) for part in parts]
+    more = None if added is None else _positions(engine.layout, added)
     found = product.read(product(stored, more), images)
 
     x = np.concatenate(parts, axis=2).astype(object).reshape(6, inputs, images)
@@ -66,16 +68,70 @@ def test_products_are_exact(
     assert (found == expected.astype(np.float32)).all()
 
 
+@given(
+    widths=st.lists(st.integers(1, 20), min_size=2, max_size=4),
+    images=st.integers(1, 70),
+    magnitude=st.sampled_from([1, 255, 32767, 65535]),
+    seed=st.integers(0, 1 << 32),
+)
+def test_dense_networks_are_exact(widths: list[int], images: int, magnitude: int, seed: int) -> None:
+    """Against Python's integers, with activations of up to 16 bits, and sums close to 2**39."""
+    rng = np.random.default_rng(seed)
+    layers, magnitudes = [], [magnitude]
+    for inputs, outputs in itertools.pairwise(widths):
+        largest = min(32767, (1 << 23) // inputs - 1)
+        weight = rng.choice([-largest, largest, largest // 2, 1], (outputs, inputs)).astype(np.int16)
+        bias = rng.integers(-(1 << 40), 1 << 40, outputs)
+        maximum = int(rng.choice([255, 32767, 65535]))
+        layers.append(Linear(weight, bias, int(rng.integers(15, 30)), int(rng.choice([0, -32767])), maximum))
+        magnitudes.append(maximum)
+    network = Network(magnitude, tuple(layers))
+    evaluate = DenseNetwork.of(network)
+    assert evaluate is not None
+    x = rng.choice([0, magnitude, magnitude // 2, -min(magnitude, 32767)], (images, widths[0])).astype(np.int64)
+    expected = x.astype(object)
+    for layer in layers:
+        sums = expected @ layer.weight.astype(object).T + layer.bias.astype(object)
+        expected = np.clip(sums // (1 << layer.shift), layer.minimum, layer.maximum)
+    assert (evaluate(x) == expected).all()
+
+
+def test_dense_networks_that_may_leave_32_bits_go_to_numpy() -> None:
+    def network(weight: int, magnitude: int, maximum: int) -> Network:
+        layers = [
+            Linear(np.full((2, width), weight, np.int16), np.zeros(2, np.int64), 8, 0, maximum) for width in (300, 2)
+        ]
+        return Network(magnitude, tuple(layers))
+
+    assert DenseNetwork.of(network(25000, 65535, 65535)) is not None
+    for too_large in (network(32767, 65535, 65535), network(100, 65536, 65535), network(100, 255, 65536)):
+        assert DenseNetwork.of(too_large) is None
+        x = np.full((1, 300), too_large.input_magnitude, np.int64)
+        assert (NumbaEngine().load(too_large)(x) == NumpyEngine().load(too_large)(x)).all()
+
+
+def _map(layout: Layout, values: Values, margin: Margin = NO_MARGIN) -> Map:
+    height, width, channels, images = values.shape
+    found = Map.empty(layout, images, (height, width), layout.groups(channels), margin)
+    layout.store(values, found.inside)
+    return found
+
+
+def _positions(layout: Layout, values: Values) -> Stored:
+    stored = _map(layout, values).stored
+    return stored.reshape(len(stored), -1, *stored.shape[-2:])
+
+
 @given(channels=st.integers(1, 5), images=st.integers(1, 70), channel=st.integers(0, 4), seed=st.integers(0, 1 << 32))
 def test_channels_are_written_one_by_one(channels: int, images: int, channel: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     layout, channel = PairLayout(), channel % channels
     values = rng.integers(-32768, 32768, (2, 3, channels, images)).astype(np.float32)
     new = rng.integers(-32768, 32768, (3, images)).astype(np.float32)
-    stored = layout.store(values)
+    stored = _map(layout, values).stored
     layout.write(stored[:, 1], channel, new)
     values[1, :, channel] = new
-    assert (stored == layout.store(values)).all()
+    assert (stored == _map(layout, values).stored).all()
 
 
 @pytest.mark.parametrize("engine", [NumbaEngine(), NumpyEngine()], ids=lambda engine: engine.name)
@@ -89,10 +145,10 @@ def test_calls_are_products_in_turn(engine: NumbaEngine | NumpyEngine) -> None:
         engine.load_product(first, 200, [3, 3, 3]),
         engine.load_product(second, 2047, [5], added_maximum=2000),
     ]
-    source = Map.of(engine.layout.store(values), 1, 1, 1, 1)
+    source = _map(engine.layout, values, Margin(1, 1, 1, 1))
     results = []
     for load in (engine.load_calls, in_turn):
-        out = Map.of(engine.layout.store(np.zeros_like(values)), 0, 0, 0, 0)
+        out = _map(engine.layout, np.zeros_like(values))
         between = Scratch(
             np.empty((len(source.stored), 4, products[0].groups, source.stored.shape[-1]), source.stored.dtype)
         )
@@ -103,6 +159,30 @@ def test_calls_are_products_in_turn(engine: NumbaEngine | NumpyEngine) -> None:
         load(calls)(Line(0, 3, 1, -1, 4))
         results.append(out.stored)
     assert (results[0] == results[1]).all() and results[0].any()
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "logistic-mixture"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_engines_and_cores_can_be_mixed(likelihood: str, channels: int) -> None:
+    """More images than a tile holds, and lanes that grow: each writes the same, and reads what others wrote."""
+    model = tiny_context_model(likelihood, (4, 5, channels))
+    images = random_images(model, 300)
+    codecs = [
+        bbans.Codec.of(model, engine=engine, ans=ans) for engine in ("numpy", "numba") for ans in ("numpy", "numba")
+    ]
+    coders = [codec.chunk_coder() for codec in codecs]
+    x = images.reshape(len(images), -1).astype(np.int64)
+    payloads = [coder.encode(x) for coder in coders]
+    assert len(set(payloads)) == 1
+    assert all((coder.decode(payloads[0], len(x)) == x).all() for coder in coders)
+
+
+def test_a_payload_without_end_is_refused() -> None:
+    model = tiny_context_model("bernoulli")
+    coder = bbans.Codec.of(model, engine="numba").chunk_coder()
+    payload = coder.encode(np.zeros((60, model.pixels), np.int64))
+    with pytest.raises(FormatError, match="damaged"):
+        coder.decode(payload[:40], 60)
 
 
 def test_layers_that_may_leave_32_bits_go_to_numpy() -> None:

@@ -18,9 +18,9 @@ from bbans.evaluated import EvaluatedModel
 from bbans.model import Model
 from bbans.nets import ContextShape, ContextVAE
 from bbans.portable.context import ContextDecoder, PixelInput, diagonals
-from bbans.portable.convolution import Convolution, ConvolutionalNetwork, halved
+from bbans.portable.convolution import Convolution, ConvolutionalNetwork, halved, rows_of
 from bbans.portable.engine import Engine
-from bbans.portable.maps import LoadedContext, load_convolutions, rows_of
+from bbans.portable.maps import LoadedContext, load_convolutions
 from bbans.portable.network import Linear
 from bbans.portable.numpy_engine import NumpyEngine
 from bbans.training.loop import build

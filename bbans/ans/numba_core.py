@@ -14,7 +14,7 @@ DIVISION_BITS = 12
 
 
 @njit(nogil=True, cache=True)
-def _push(heads: Integers, start: Integers, frequency: Integers, precision: int, buffer: Words, top: int) -> int:
+def push_lanes(heads: Integers, start: Integers, frequency: Integers, precision: int, buffer: Words, top: int) -> int:
     """Returns where the tail begins now; there must be room for a word from each lane."""
     given = 0
     for lane in range(len(start)):
@@ -40,7 +40,7 @@ def _push(heads: Integers, start: Integers, frequency: Integers, precision: int,
 
 
 @njit(nogil=True, cache=True)
-def _pop(heads: Integers, start: Integers, frequency: Integers, precision: int, buffer: Words, top: int) -> int:
+def pop_lanes(heads: Integers, start: Integers, frequency: Integers, precision: int, buffer: Words, top: int) -> int:
     """Returns where the tail begins now; beyond its end it changes nothing."""
     popped = np.empty(len(start), np.uint64)
     mask = np.uint64((1 << precision) - 1)
@@ -63,14 +63,14 @@ class NumbaStack(NumpyStack):
     """A :class:`bbans.ans.stack.Stack`."""
 
     def push(self, start: Integers, frequency: Integers, precision: int) -> None:
-        self._make_room(len(start))
-        self._top = _push(self._heads, start, frequency, precision, self._buffer, self._top)
+        self.make_room(len(start))
+        self.top = push_lanes(self.heads, start, frequency, precision, self.buffer, self.top)
 
     def pop(self, start: Integers, frequency: Integers, precision: int) -> None:
-        top = _pop(self._heads, start, frequency, precision, self._buffer, self._top)
-        if top > len(self._buffer):
-            raise StackUnderflow(f"a pop needs {top - self._top} words, the stack's tail holds {self.tail_words}")
-        self._top = top
+        top = pop_lanes(self.heads, start, frequency, precision, self.buffer, self.top)
+        if top > len(self.buffer):
+            raise StackUnderflow(f"a pop needs {top - self.top} words, the stack's tail holds {self.tail_words}")
+        self.top = top
         self.low_water = min(self.low_water, self.tail_words)
 
 

@@ -19,21 +19,21 @@ class NumpyStack:
     """
 
     def __init__(self, heads: Integers, tail: Words) -> None:
-        self._heads = heads.astype(np.uint64)
-        self._buffer = tail.astype(np.uint32)
-        self._top = 0
+        self.heads = heads.astype(np.uint64)
+        self.buffer = tail.astype(np.uint32)
+        self.top = 0  # where the tail begins in the buffer
         self.low_water = len(tail)
 
     @property
     def lanes(self) -> int:
-        return len(self._heads)
+        return len(self.heads)
 
     @property
     def tail_words(self) -> int:
-        return len(self._buffer) - self._top
+        return len(self.buffer) - self.top
 
     def push(self, start: Integers, frequency: Integers, precision: int) -> None:
-        heads = self._heads[: len(start)]
+        heads = self.heads[: len(start)]
         full = heads >= (frequency << np.uint64(63 - precision))
         if full.any():
             self._give(heads[full] & LOW_WORD)
@@ -43,10 +43,10 @@ class NumpyStack:
         heads += quotient * ((np.uint64(1) << np.uint64(precision)) - frequency) + start
 
     def peek(self, count: int, precision: int) -> Integers:
-        return self._heads[:count] & np.uint64((1 << precision) - 1)
+        return self.heads[:count] & np.uint64((1 << precision) - 1)
 
     def pop(self, start: Integers, frequency: Integers, precision: int) -> None:
-        heads = self._heads[: len(start)]
+        heads = self.heads[: len(start)]
         popped = frequency * (heads >> np.uint64(precision))
         popped += (heads & np.uint64((1 << precision) - 1)) - start
         empty = popped < HEAD_MINIMUM
@@ -56,38 +56,38 @@ class NumpyStack:
         heads[:] = popped
 
     def add_lanes(self, heads: Integers) -> None:
-        self._heads = np.concatenate([self._heads, heads])
+        self.heads = np.concatenate([self.heads, heads])
 
     def remove_lanes(self, count: int) -> Integers:
-        kept = len(self._heads) - count
-        removed = self._heads[kept:].copy()
-        self._heads = self._heads[:kept].copy()
+        kept = len(self.heads) - count
+        removed = self.heads[kept:].copy()
+        self.heads = self.heads[:kept].copy()
         return removed
 
     def to_words(self) -> Words:
-        high = (self._heads >> WORD_BITS).astype(np.uint32)
-        low = (self._heads & LOW_WORD).astype(np.uint32)
-        return np.concatenate([high, low, self._buffer[self._top :]])
+        high = (self.heads >> WORD_BITS).astype(np.uint32)
+        low = (self.heads & LOW_WORD).astype(np.uint32)
+        return np.concatenate([high, low, self.buffer[self.top :]])
 
     def _give(self, words: Integers) -> None:
         """Put words on the tail, the first one topmost."""
-        self._make_room(len(words))
-        self._buffer[self._top - len(words) : self._top] = words
-        self._top -= len(words)
+        self.make_room(len(words))
+        self.buffer[self.top - len(words) : self.top] = words
+        self.top -= len(words)
 
-    def _make_room(self, count: int) -> None:
+    def make_room(self, count: int) -> None:
         """Before the tail, for so many words."""
-        if count > self._top:
-            room = max(count, len(self._buffer), 1024)
-            self._buffer = np.concatenate([np.empty(room, np.uint32), self._buffer])
-            self._top += room
+        if count > self.top:
+            room = max(count, len(self.buffer), 1024)
+            self.buffer = np.concatenate([np.empty(room, np.uint32), self.buffer])
+            self.top += room
 
     def _take(self, count: int) -> Words:
         """Take words off the tail, the topmost first."""
         if count > self.tail_words:
             raise StackUnderflow(f"a pop needs {count} words, the stack's tail holds {self.tail_words}")
-        words = self._buffer[self._top : self._top + count]
-        self._top += count
+        words = self.buffer[self.top : self.top + count]
+        self.top += count
         self.low_water = min(self.low_water, self.tail_words)
         return words
 

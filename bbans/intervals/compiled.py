@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from enum import IntEnum
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from bbans.errors import ImpossibleSymbol
 from bbans.intervals import bernoulli, gaussian, logistic, mixture
-from bbans.intervals.distribution import Distribution, Integers, Symbols
+from bbans.intervals.distribution import Integers, Symbols
 from bbans.intervals.gaussian import PriorBins
 from bbans.intervals.location_scale import (
     FRACTION,
@@ -42,20 +45,107 @@ LOGIT_STEPS = bernoulli.LOGIT_MAXIMUM << bernoulli.STEP_BITS
 LOGIT_TOTAL = 1 << bernoulli.PRECISION
 
 
+VECTOR = 8
+"""Mixtures whose edges are looked at together."""
+BLOCK = 64
+"""Mixtures whose parameters are."""
+
+
 @njit(nogil=True, cache=True)
 def _clip(value: int, minimum: int, maximum: int) -> int:
     return min(max(value, minimum), maximum)
 
 
+def _slopes(nodes: Signed) -> Signed:
+    """A distribution function as it is looked up here: each node in the upper 32 bits, the way to the next below."""
+    return (nodes[:-1] << 32) | np.diff(nodes)
+
+
 @njit(nogil=True, cache=True)
-def _distribution_function(nodes: Signed, standardized: int) -> int:
+def _distribution_function(slopes: Signed, standardized: int) -> int:
     """See :class:`bbans.intervals.location_scale.DistributionTable`."""
-    last = (len(nodes) - 1) << INNER_BITS
+    last = len(slopes) << INNER_BITS
     place: int = _clip(standardized + last // 2, 0, last - 1)
-    node = place >> INNER_BITS
-    below: int = nodes[node]
-    inside: int = below + ((nodes[node + 1] - below) * (place & ((1 << INNER_BITS) - 1)) >> INNER_BITS)
+    node: int = slopes[place >> INNER_BITS]
+    inside: int = (node >> 32) + ((node & 0xFFFFFFFF) * (place & ((1 << INNER_BITS) - 1)) >> INNER_BITS)
     return inside
+
+
+@intrinsic
+def _add_shares(
+    typing: Any,
+    slopes: Any,
+    last: Any,
+    levels: Any,
+    components: Any,
+    stride: Any,
+    means: Any,
+    inverses: Any,
+    weights: Any,
+    sums: Any,
+) -> Any:
+    """What the components of :data:`VECTOR` mixtures put below the lower edges of levels, added up, times
+    ``2**PRECISION``.
+
+    All but ``last``, which ends the table, and ``components`` are addresses of 64-bit integers, and ``stride`` is from
+    a component to the next. LLVM would not make vectors of a loop that looks things up and stores.
+    """
+    integer, vector = ir.IntType(64), ir.VectorType(ir.IntType(64), VECTOR)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def splat(value: Any) -> Any:
+            nothing = ir.Constant(vector, ir.Undefined)
+            first = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), VECTOR), [0] * VECTOR)
+            return builder.shuffle_vector(first, nothing, zeros)
+
+        def constant(value: int) -> Any:
+            return ir.Constant(vector, [value] * VECTOR)
+
+        def vector_at(address: Any) -> Any:
+            return builder.inttoptr(address, vector.as_pointer())
+
+        def load(address: Any) -> Any:
+            return builder.load(vector_at(address), align=8)
+
+        slopes, last, levels, components, stride, means, inverses, weights, sums = arguments
+        table = builder.inttoptr(slopes, integer.as_pointer())
+        one, middle, end = constant(1), splat(builder.lshr(last, integer(1))), splat(builder.sub(last, integer(1)))
+        edges = builder.sub(builder.shl(load(levels), one), one)
+        edges = builder.shl(edges, constant(MEAN_FRACTION - 1))
+        before, loop, after = builder.block, builder.append_basic_block("component"), builder.append_basic_block("sum")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        component, total = builder.phi(integer), builder.phi(vector)
+        component.add_incoming(integer(0), before)
+        total.add_incoming(constant(0), before)
+        offset = builder.mul(component, stride)
+        mean, inverse, weight = (load(builder.add(start, offset)) for start in (means, inverses, weights))
+        place = builder.ashr(builder.mul(builder.sub(edges, mean), inverse), constant(EDGE_SHIFT))
+        place = builder.add(place, middle)
+        place = builder.select(builder.icmp_signed("<", place, constant(0)), constant(0), place)
+        place = builder.select(builder.icmp_signed(">", place, end), end, place)
+        where = builder.lshr(place, constant(INNER_BITS))
+        node = ir.Constant(vector, ir.Undefined)
+        for lane in range(VECTOR):
+            number = ir.Constant(ir.IntType(32), lane)
+            found = builder.load(builder.gep(table, [builder.extract_element(where, number)]))
+            node = builder.insert_element(node, found, number)
+        slope = builder.and_(node, constant(0xFFFFFFFF))
+        inner = builder.and_(place, constant((1 << INNER_BITS) - 1))
+        inside = builder.add(
+            builder.lshr(node, constant(32)), builder.lshr(builder.mul(slope, inner), constant(INNER_BITS))
+        )
+        more = builder.add(total, builder.mul(inside, weight))
+        following = builder.add(component, integer(1))
+        component.add_incoming(following, loop)
+        total.add_incoming(more, loop)
+        builder.cbranch(builder.icmp_signed("<", following, components), loop, after)
+        builder.position_at_end(after)
+        builder.store(more, vector_at(sums), align=8)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 9), emit
 
 
 @njit(nogil=True, cache=True)
@@ -66,7 +156,36 @@ def _inverse_scale(table: Signed, log_scale: int, minimum: int) -> int:
     return inverse
 
 
-Find = Callable[[int, Integers, Symbols, Integers, Integers], None]
+class Kind(IntEnum):
+    """Of distributions."""
+
+    BERNOULLI = 0
+    LOGISTIC = 1
+    MIXTURE = 2
+    GAUSSIAN = 3
+
+
+NO_INTEGERS: Signed = np.empty(0, np.int64)
+NO_FLOATS: NDArray[np.float64] = np.empty(0)
+
+
+class Tables(NamedTuple):
+    """What tells distributions from outputs, which are ``(groups, kinds, members)`` as in
+    :data:`bbans.intervals.makers.Outputs`.
+    """
+
+    kind: int
+    precision: int
+    slopes: Signed
+    """Of the standard distribution function, or of Bernoulli distributions the frequencies of one."""
+    scales: Signed = NO_INTEGERS
+    levels: Signed = NO_INTEGERS
+    """Point masses of a mixture, or edges of the bins of latents."""
+    components: int = 0
+    shares: NDArray[np.float64] = NO_FLOATS
+
+
+Find = Callable[[Tables, Outputs, int, Integers, Symbols, Integers, Integers], None]
 """From the first distribution on: writes start and frequency of the intervals of symbols, one for each distribution,
 which it finds first if there are values (else none are given).
 """
@@ -77,9 +196,19 @@ class Compiled:
     """Some of the distributions that outputs stand for: a :class:`bbans.intervals.distribution.Distribution`."""
 
     find: Find
+    tables: Tables
+    outputs: Outputs
     count: int
-    precision: int
     first: int = 0
+
+    @staticmethod
+    def of(find: Find, tables: Tables, outputs: Outputs) -> Compiled:
+        """All of them."""
+        return Compiled(find, tables, outputs, outputs.shape[0] * outputs.shape[2])
+
+    @property
+    def precision(self) -> int:
+        return self.tables.precision
 
     def __len__(self) -> int:
         return self.count
@@ -91,7 +220,7 @@ class Compiled:
     def interval(self, symbols: Symbols) -> tuple[Integers, Integers]:
         """Raises :class:`bbans.errors.ImpossibleSymbol` for a bin of frequency 0, which only latents have."""
         start, frequency = np.empty(self.count, np.uint64), np.empty(self.count, np.uint64)
-        self.find(self.first, np.empty(0, np.uint64), symbols, start, frequency)
+        self.find(self.tables, self.outputs, self.first, np.empty(0, np.uint64), symbols, start, frequency)
         if not frequency.all():
             raise ImpossibleSymbol("a latent lies where its posterior can't have put it")
         return start, frequency
@@ -99,14 +228,14 @@ class Compiled:
     def locate(self, values: Integers) -> tuple[Symbols, Integers, Integers]:
         symbols = np.empty(self.count, np.int64)
         start, frequency = np.empty(self.count, np.uint64), np.empty(self.count, np.uint64)
-        self.find(self.first, values, symbols, start, frequency)
+        self.find(self.tables, self.outputs, self.first, values, symbols, start, frequency)
         return symbols, start, frequency
 
 
 @njit(nogil=True, cache=True)
 def _bernoulli(
+    tables: Tables,
     outputs: Outputs,
-    table: Integers,
     first: int,
     values: Integers,
     symbols: Symbols,
@@ -117,7 +246,7 @@ def _bernoulli(
     for index in range(len(symbols)):
         logit = np.int64(outputs[(first + index) // outputs.shape[2], 0, (first + index) % outputs.shape[2]])
         step = _clip((logit + (1 << (LOGIT_SHIFT - 1))) >> LOGIT_SHIFT, -LOGIT_STEPS, LOGIT_STEPS)
-        one = table[step + LOGIT_STEPS]
+        one = np.uint64(tables.slopes[step + LOGIT_STEPS])
         zero = np.uint64(LOGIT_TOTAL) - one
         if len(values):
             symbols[index] = 1 if values[index] >= zero else 0
@@ -126,22 +255,21 @@ def _bernoulli(
 
 
 @njit(nogil=True, cache=True)
-def _logistic_start(nodes: Signed, mean: int, inverse: int, symbol: int) -> int:
+def _logistic_start(slopes: Signed, mean: int, inverse: int, symbol: int) -> int:
     if symbol == 0:
         edge = -BEYOND
     elif symbol == LEVELS:
         edge = BEYOND
     else:
         edge = (2 * symbol - 1) << (MEAN_FRACTION - 1)
-    start: int = _distribution_function(nodes, ((edge - mean) * inverse) >> EDGE_SHIFT) + symbol
+    start: int = _distribution_function(slopes, ((edge - mean) * inverse) >> EDGE_SHIFT) + symbol
     return start
 
 
 @njit(nogil=True, cache=True)
 def _logistic(
+    tables: Tables,
     outputs: Outputs,
-    nodes: Signed,
-    scales: Signed,
     first: int,
     values: Integers,
     symbols: Symbols,
@@ -149,6 +277,7 @@ def _logistic(
     frequency: Integers,
 ) -> None:
     """See :data:`Find`."""
+    slopes, scales = tables.slopes, tables.scales
     for index in range(len(symbols)):
         group, member = (first + index) // outputs.shape[2], (first + index) % outputs.shape[2]
         mean = _clip(np.int64(outputs[group, 0, member]), -MEAN_LIMIT, MEAN_LIMIT)
@@ -160,7 +289,7 @@ def _logistic(
             # The bin is near the mean, in most cases, so the search begins there and reaches out.
             level, reach = _clip((mean + (1 << (MEAN_FRACTION - 1))) >> MEAN_FRACTION, 1, LEVELS - 1), 1
             while high - low > 1:
-                edge = _logistic_start(nodes, mean, inverse, level)
+                edge = _logistic_start(slopes, mean, inverse, level)
                 if edge <= value:
                     low, below = level, edge
                     level = min(level + reach, (low + high) // 2) if high == LEVELS else (low + high) // 2
@@ -170,38 +299,71 @@ def _logistic(
                 reach *= 2
             symbols[index] = low
         else:
-            below = _logistic_start(nodes, mean, inverse, symbols[index])
-            above = _logistic_start(nodes, mean, inverse, symbols[index] + 1)
+            below = _logistic_start(slopes, mean, inverse, symbols[index])
+            above = _logistic_start(slopes, mean, inverse, symbols[index] + 1)
         start[index] = below
         frequency[index] = above - below
 
 
 @njit(nogil=True, cache=True)
-def _mixture_start(nodes: Signed, levels: Signed, weights: Signed, means: Signed, inverses: Signed, symbol: int) -> int:
-    if symbol == 0:
-        return 0
-    if symbol == LEVELS:
-        return 1 << PRECISION
-    total = 0
-    for component in range(len(means)):
-        edge = ((2 * symbol - 1) << (MEAN_FRACTION - 1)) - means[component]
-        share = _distribution_function(nodes, (edge * inverses[component]) >> EDGE_SHIFT)
-        total += share * weights[len(levels) + component]
-    start: int = (total >> PRECISION) + symbol
-    for place in range(len(levels)):
-        if levels[place] < symbol:
-            start += weights[place]
-    return start
+def _mixture_parameters(tables: Tables, outputs: Outputs, weights: Signed, means: Signed, inverses: Signed) -> None:
+    """Of mixtures whose outputs are ``(kinds, n)``, ``(components, n)`` each; weights of point masses come first."""
+    kinds, size = outputs.shape
+    components = tables.components
+    count = kinds - 2 * components
+    largest, total, share = np.empty(size, np.int64), np.zeros(size), np.empty((count, size))
+    for index in range(size):
+        largest[index] = np.int64(outputs[0, index])
+    for place in range(1, count):
+        for index in range(size):
+            largest[index] = max(largest[index], np.int64(outputs[place, index]))
+    for place in range(count):
+        for index in range(size):
+            step = _clip((largest[index] - np.int64(outputs[place, index])) >> WEIGHT_SHIFT, 0, WEIGHT_STEPS)
+            share[place, index] = tables.shares[step]
+            total[index] += share[place, index]  # of integers below 2**53: the same in any order
+    for index in range(size):
+        total[index] = WEIGHT_TOTAL / total[index]
+    for place in range(count):
+        for index in range(size):
+            weights[place, index] = np.int64(np.floor(share[place, index] * total[index]))
+    for component in range(components):
+        for index in range(size):
+            means[component, index] = _clip(np.int64(outputs[count + component, index]), -MEAN_LIMIT, MEAN_LIMIT)
+            log_scale = np.int64(outputs[count + components + component, index])
+            inverses[component, index] = _inverse_scale(tables.scales, log_scale, LOG_SCALE_MINIMUM)
+
+
+@njit(nogil=True, cache=True)
+def _mixture_starts(
+    tables: Tables, weights: Signed, means: Signed, inverses: Signed, first: int, levels: Signed, start: Signed
+) -> None:
+    """Where the intervals of levels ``0 .. LEVELS`` start, for :data:`VECTOR` mixtures from the ``first`` on."""
+    masses = len(tables.levels)
+    _add_shares(
+        tables.slopes.ctypes.data,
+        len(tables.slopes) << INNER_BITS,
+        levels.ctypes.data,
+        len(means),
+        8 * BLOCK,
+        means.ctypes.data + 8 * first,
+        inverses.ctypes.data + 8 * first,
+        weights.ctypes.data + 8 * (masses * BLOCK + first),
+        start.ctypes.data,
+    )
+    for index in range(VECTOR):
+        start[index] = (start[index] >> PRECISION) + levels[index]
+    for place in range(masses):
+        for index in range(VECTOR):
+            start[index] += weights[place, first + index] if tables.levels[place] < levels[index] else 0
+    for index in range(VECTOR):
+        start[index] = 0 if levels[index] == 0 else 1 << PRECISION if levels[index] == LEVELS else start[index]
 
 
 @njit(nogil=True, cache=True)
 def _mixture(
+    tables: Tables,
     outputs: Outputs,
-    components: int,
-    levels: Signed,
-    nodes: Signed,
-    scales: Signed,
-    shares: NDArray[np.float64],
     first: int,
     values: Integers,
     symbols: Symbols,
@@ -209,64 +371,50 @@ def _mixture(
     frequency: Integers,
 ) -> None:
     """See :data:`Find`."""
-    masses = len(levels)
-    count = masses + components
-    share = np.empty(count, np.float64)
-    weights, means, inverses = np.empty(count, np.int64), np.empty(components, np.int64), np.empty(components, np.int64)
-    for index in range(len(symbols)):
-        group, member = (first + index) // outputs.shape[2], (first + index) % outputs.shape[2]
-        largest = np.int64(outputs[group, 0, member])
-        for place in range(1, count):
-            largest = max(largest, np.int64(outputs[group, place, member]))
-        total = 0.0  # of integers below 2**53: the same in any order
-        for place in range(count):
-            step = _clip((largest - np.int64(outputs[group, place, member])) >> WEIGHT_SHIFT, 0, WEIGHT_STEPS)
-            share[place] = shares[step]
-            total += share[place]
-        unit = WEIGHT_TOTAL / total
-        for place in range(count):
-            weights[place] = np.int64(np.floor(share[place] * unit))
-        for component in range(components):
-            mean = np.int64(outputs[group, count + component, member])
-            log_scale = np.int64(outputs[group, count + components + component, member])
-            means[component] = _clip(mean, -MEAN_LIMIT, MEAN_LIMIT)
-            inverses[component] = _inverse_scale(scales, log_scale, LOG_SCALE_MINIMUM)
-        if len(values):
-            value = np.int64(values[index])
-            low, high = 0, LEVELS
-            below, above = np.int64(0), np.int64(1 << PRECISION)
-            # Most pixels of data with point masses lie at one of these.
-            for place in range(masses):
-                for level in (levels[place], levels[place] + 1):
-                    if low < level < high:
-                        edge = _mixture_start(nodes, levels, weights, means, inverses, level)
-                        if edge <= value:
-                            low, below = level, edge
+    masses, members = len(tables.levels), outputs.shape[2]
+    weights = np.zeros((masses + tables.components, BLOCK), np.int64)
+    means, inverses = np.zeros((tables.components, BLOCK), np.int64), np.zeros((tables.components, BLOCK), np.int64)
+    below, above, level = np.empty(VECTOR, np.int64), np.empty(VECTOR, np.int64), np.zeros(VECTOR, np.int64)
+    low, high, edge = np.empty(VECTOR, np.int64), np.empty(VECTOR, np.int64), np.empty(VECTOR, np.int64)
+    # Most pixels of data with a point mass at 0 lie there; otherwise the search begins in the middle.
+    first_level = 1 if masses and tables.levels[0] == 0 else LEVELS // 2
+    done = 0
+    while done < len(symbols):
+        group, member = (first + done) // members, (first + done) % members
+        size = min(BLOCK, members - member, len(symbols) - done)
+        _mixture_parameters(tables, outputs[group, :, member : member + size], weights, means, inverses)
+        for place in range(0, size, VECTOR):
+            count = min(VECTOR, size - place)
+            here = done + place
+            if len(values):
+                low[:], high[:], below[:], above[:], level[:] = 0, LEVELS, 0, 1 << PRECISION, first_level
+                searching = True
+                while searching:
+                    _mixture_starts(tables, weights, means, inverses, place, level, edge)
+                    searching = False
+                    for index in range(count):
+                        if edge[index] <= np.int64(values[here + index]):
+                            low[index], below[index] = level[index], edge[index]
                         else:
-                            high, above = level, edge
-                if high <= levels[place] + 1:
-                    break
-            while high - low > 1:
-                level = (low + high) // 2
-                edge = _mixture_start(nodes, levels, weights, means, inverses, level)
-                if edge <= value:
-                    low, below = level, edge
-                else:
-                    high, above = level, edge
-            symbols[index] = low
-        else:
-            below = _mixture_start(nodes, levels, weights, means, inverses, symbols[index])
-            above = _mixture_start(nodes, levels, weights, means, inverses, symbols[index] + 1)
-        start[index] = below
-        frequency[index] = above - below
+                            high[index], above[index] = level[index], edge[index]
+                        searching |= high[index] - low[index] > 1
+                        level[index] = max(low[index], (low[index] + high[index]) // 2)
+                symbols[here : here + count] = low[:count]
+            else:
+                level[:count] = symbols[here : here + count]
+                _mixture_starts(tables, weights, means, inverses, place, level, below)
+                level += 1
+                _mixture_starts(tables, weights, means, inverses, place, level, above)
+            for index in range(count):
+                start[here + index] = below[index]
+                frequency[here + index] = above[index] - below[index]
+        done += size
 
 
 @njit(nogil=True, cache=True)
 def _gaussian(
+    tables: Tables,
     outputs: Outputs,
-    edges: Signed,
-    nodes: Signed,
-    scales: Signed,
     first: int,
     values: Integers,
     symbols: Symbols,
@@ -274,6 +422,7 @@ def _gaussian(
     frequency: Integers,
 ) -> None:
     """See :data:`Find`."""
+    slopes, scales, edges = tables.slopes, tables.scales, tables.levels
     for index in range(len(symbols)):
         group, member = (first + index) // outputs.shape[2], (first + index) % outputs.shape[2]
         mean = _clip(np.int64(outputs[group, 0, member]), -LATENT_LIMIT, LATENT_LIMIT)
@@ -283,36 +432,55 @@ def _gaussian(
             low, high = 0, len(edges) - 1
             while high - low > 1:
                 symbol = (low + high) // 2
-                if _distribution_function(nodes, ((edges[symbol] - mean) * inverse) >> LATENT_SHIFT) <= value:
+                if _distribution_function(slopes, ((edges[symbol] - mean) * inverse) >> LATENT_SHIFT) <= value:
                     low = symbol
                 else:
                     high = symbol
             symbols[index] = low
-        below = _distribution_function(nodes, ((edges[symbols[index]] - mean) * inverse) >> LATENT_SHIFT)
-        above = _distribution_function(nodes, ((edges[symbols[index] + 1] - mean) * inverse) >> LATENT_SHIFT)
+        below = _distribution_function(slopes, ((edges[symbols[index]] - mean) * inverse) >> LATENT_SHIFT)
+        above = _distribution_function(slopes, ((edges[symbols[index] + 1] - mean) * inverse) >> LATENT_SHIFT)
         start[index] = below
         frequency[index] = above - below
+
+
+@njit(nogil=True, cache=True)
+def find_pixels(
+    tables: Tables,
+    outputs: Outputs,
+    first: int,
+    values: Integers,
+    symbols: Symbols,
+    start: Integers,
+    frequency: Integers,
+) -> None:
+    """A :data:`Find` for code that is compiled for pixels of all kinds."""
+    if tables.kind == Kind.BERNOULLI:
+        _bernoulli(tables, outputs, first, values, symbols, start, frequency)
+    elif tables.kind == Kind.LOGISTIC:
+        _logistic(tables, outputs, first, values, symbols, start, frequency)
+    else:
+        _mixture(tables, outputs, first, values, symbols, start, frequency)
 
 
 class CompiledMaker:
     """A :class:`bbans.intervals.makers.Maker`."""
 
-    def bernoulli(self, outputs: Outputs) -> Distribution:
-        return _made(partial(_bernoulli, outputs, bernoulli.frequencies_of_one()), outputs, bernoulli.PRECISION)
+    def bernoulli(self, outputs: Outputs) -> Compiled:
+        frequencies = bernoulli.frequencies_of_one().astype(np.int64)
+        return Compiled.of(_bernoulli, Tables(Kind.BERNOULLI, bernoulli.PRECISION, frequencies), outputs)
 
-    def logistic(self, outputs: Outputs) -> Distribution:
-        nodes, scales = logistic.distribution_table().nodes, logistic.scale_table()
-        return _made(partial(_logistic, outputs, nodes, scales), outputs)
+    def logistic(self, outputs: Outputs) -> Compiled:
+        slopes, scales = _slopes(logistic.distribution_table().nodes), logistic.scale_table()
+        return Compiled.of(_logistic, Tables(Kind.LOGISTIC, PRECISION, slopes, scales), outputs)
 
-    def mixture(self, outputs: Outputs, components: int, levels: tuple[int, ...]) -> Distribution:
-        nodes, scales, shares = mixture.distribution_table().nodes, logistic.scale_table(), mixture.weight_table()
+    def mixture(self, outputs: Outputs, components: int, levels: tuple[int, ...]) -> Compiled:
+        slopes = _slopes(mixture.distribution_table().nodes)
         masses = np.array(levels, np.int64)
-        return _made(partial(_mixture, outputs, components, masses, nodes, scales, shares), outputs)
+        tables = Tables(
+            Kind.MIXTURE, PRECISION, slopes, logistic.scale_table(), masses, components, mixture.weight_table()
+        )
+        return Compiled.of(_mixture, tables, outputs)
 
-    def gaussian(self, bins: PriorBins, outputs: Outputs) -> Distribution:
-        nodes, scales = gaussian.distribution_table().nodes, gaussian.deviation_table()
-        return _made(partial(_gaussian, outputs, bins.edges, nodes, scales), outputs)
-
-
-def _made(find: Find, outputs: Outputs, precision: int = PRECISION) -> Compiled:
-    return Compiled(find, outputs.shape[0] * outputs.shape[2], precision)
+    def gaussian(self, bins: PriorBins, outputs: Outputs) -> Compiled:
+        slopes, scales = _slopes(gaussian.distribution_table().nodes), gaussian.deviation_table()
+        return Compiled.of(_gaussian, Tables(Kind.GAUSSIAN, PRECISION, slopes, scales, bins.edges), outputs)

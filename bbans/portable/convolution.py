@@ -42,6 +42,11 @@ class Line:
         return self.row + k * self.down, self.column + k * self.right
 
 
+def rows_of(size: Size) -> list[Line]:
+    """All positions of a map, row by row."""
+    return [Line(row, 0, 0, 1, size[1]) for row in range(size[0])]
+
+
 @dataclass(frozen=True, eq=False)
 class Convolution:
     """A product over patches of ``kernel`` by ``kernel``, centred: channels of the input, then positions."""

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.portable.convolution import Line
+from bbans.portable.convolution import Line, Size, rows_of
 from bbans.portable.descent import Floats32
 from bbans.portable.layout import Layout, Place, Stored, Values
 from bbans.portable.network import Linear, Network
@@ -71,6 +71,18 @@ def in_turn(calls: Sequence[Call]) -> Callable[[Line], None]:
     return evaluate
 
 
+def over_maps(calls: Sequence[tuple[Call, Size]]) -> Callable[[], None]:
+    """What an engine makes of calls over maps if it has nothing better."""
+
+    def evaluate() -> None:
+        for call, size in calls:
+            one = in_turn([call])
+            for line in rows_of(size):
+                one(line)
+
+    return evaluate
+
+
 class Engine(Protocol):
     """Makes networks ready to be evaluated."""
 
@@ -99,6 +111,9 @@ class Engine(Protocol):
 
     def load_calls(self, calls: Sequence[Call]) -> Callable[[Line], None]:
         """A function that makes these calls, one after the other, for all positions of a line."""
+
+    def load_map_calls(self, calls: Sequence[tuple[Call, Size]]) -> Callable[[], None]:
+        """A function that makes these calls, one after the other, each for all positions up to a height and width."""
 
     def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
         """A function that multiplies inputs up to a magnitude by ``(outputs, inputs)``, safe to call from several

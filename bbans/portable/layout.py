@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.portable.convolution import Line
+from bbans.portable.convolution import Line, Size
 
 Values = NDArray[np.float32]
 """Integers held in floating point, ``(..., channels, images)``."""
@@ -23,14 +23,20 @@ class Layout(Protocol):
     def groups(self, channels: int) -> int:
         """How many groups so many channels of a position take."""
 
-    def store(self, values: Values) -> Stored:
-        """A map ``(rows, columns, channels, images)``."""
+    def empty(self, images: int, shape: tuple[int, ...]) -> Stored:
+        """Zeros for so many images, ``(tiles, *shape, images of a tile)``."""
+
+    def store(self, values: Values, stored: Stored) -> None:
+        """Write a map ``(rows, columns, channels, images)``."""
 
     def write(self, stored: Stored, channel: int, values: Values) -> None:
         """Replace a channel of positions that are part of a map by ``(positions, images)``."""
 
     def blocks(self, images: int, positions: int) -> list[slice]:
-        """Images cut into blocks whose layers are evaluated one after the other, for lines of so many positions."""
+        """Images cut into blocks whose lines, of so many positions, are evaluated one after the other."""
+
+    def map_blocks(self, images: int, positions: int) -> list[slice]:
+        """Images cut into blocks whose whole maps, with rows of so many positions, are."""
 
 
 BLOCK_COLUMNS = 2048
@@ -44,14 +50,20 @@ class PlainLayout:
     def groups(self, channels: int) -> int:
         return channels
 
-    def store(self, values: Values) -> Stored:
-        return values[None]
+    def empty(self, images: int, shape: tuple[int, ...]) -> Stored:
+        return np.zeros((1, *shape, images), np.float32)
+
+    def store(self, values: Values, stored: Stored) -> None:
+        stored[0] = values
 
     def write(self, stored: Stored, channel: int, values: Values) -> None:
         stored[0, :, channel] = values
 
     def blocks(self, images: int, positions: int) -> list[slice]:
         return cut(images, max(1, BLOCK_COLUMNS // positions))
+
+    def map_blocks(self, images: int, positions: int) -> list[slice]:
+        return self.blocks(images, positions)
 
 
 def cut(images: int, step: int) -> list[slice]:
@@ -71,24 +83,38 @@ class Run:
 HERE = Run(0, 0)
 
 
+@dataclass(frozen=True)
+class Margin:
+    """Of zeros around a map."""
+
+    above: int = 0
+    below: int = 0
+    left: int = 0
+    right: int = 0
+
+
+NO_MARGIN = Margin()
+
+
 @dataclass(frozen=True, eq=False)
 class Map:
-    """What there is at each position of images, in a margin of zeros."""
+    """What there is at each position of images, in a margin."""
 
     stored: Stored
-    above: int
-    """Rows of the margin..."""
-    left: int
-    """...and its columns."""
+    size: Size
+    margin: Margin
 
     @staticmethod
-    def of(stored: Stored, above: int, below: int, left: int, right: int) -> Map:
-        """A copy of a map in a margin."""
-        tiles, height, width, *rest = stored.shape
-        shape = (tiles, above + height + below, left + width + right, *rest)
-        x = Map(np.zeros(shape, stored.dtype), above, left)
-        x.stored[:, above : above + height, left : left + width] = stored
-        return x
+    def empty(layout: Layout, images: int, size: Size, groups: int, margin: Margin = NO_MARGIN) -> Map:
+        """Zeros."""
+        height, width = margin.above + size[0] + margin.below, margin.left + size[1] + margin.right
+        return Map(layout.empty(images, (height, width, groups)), size, margin)
+
+    @property
+    def inside(self) -> Stored:
+        """The map without its margin: a view."""
+        (height, width), margin = self.size, self.margin
+        return self.stored[:, margin.above : margin.above + height, margin.left : margin.left + width]
 
     def at(self, line: Line, run: Run = HERE) -> Stored:
         """What lies at the places of a run beside the positions of a line: a view ``(tiles, positions, places * groups,
@@ -96,7 +122,8 @@ class Map:
         """
         tiles, _, _, groups, images = self.stored.shape
         tile, down, right, group, image = self.stored.strides
-        offset = (self.above + line.row + run.row) * down + (self.left + line.column + run.column) * right
+        row, column = self.margin.above + line.row + run.row, self.margin.left + line.column + run.column
+        offset = row * down + column * right
         shape = (tiles, line.count, run.width * groups, images)
         strides = (tile, line.down * down + line.right * right, group, image)
         return np.ndarray(shape, self.stored.dtype, self.stored, offset, strides)
@@ -123,8 +150,12 @@ class Place:
     run: Run = HERE
     groups: int | None = None
     """Only the first so many."""
+    step: int = 1
+    """Of rows and columns of the map from a position to the next."""
 
     def at(self, line: Line) -> Stored:
         """A view ``(tiles, positions, groups, images of a tile)``."""
-        found = self.map.at(line, self.run)
+        step = self.step
+        stepped = Line(step * line.row, step * line.column, step * line.down, step * line.right, line.count)
+        found = self.map.at(stepped, self.run)
         return found if self.groups is None else found[:, :, : self.groups]

@@ -6,7 +6,7 @@ sees of one row beside a position is one operand of a matrix product as it lies 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -17,13 +17,8 @@ from bbans.parallel import unshared_products
 from bbans.portable.context import BLOCK, NEAR, ContextNetwork, Head
 from bbans.portable.convolution import Convolution, ConvolutionalNetwork, Line, Offsets, Size, halved
 from bbans.portable.engine import Call, Engine, Product
-from bbans.portable.layout import Map, Place, Run, Scratch, Stored, Values
+from bbans.portable.layout import NO_MARGIN, Map, Margin, Place, Run, Scratch, Values
 from bbans.portable.network import Linear
-
-
-def rows_of(size: Size) -> list[Line]:
-    """All positions of an image: what is looked at together once all pixels are known."""
-    return [Line(row, 0, 0, 1, size[1]) for row in range(size[0])]
 
 
 def runs_of(offsets: Offsets) -> tuple[tuple[Run, ...], list[int]]:
@@ -58,17 +53,20 @@ def load_convolutions(engine: Engine, network: ConvolutionalNetwork) -> Callable
         plans = one_by_one  # only weights that were added up are too large for it
     else:
         engine = suited
-    layers = [_LoadedConvolution.of(engine, *step) for step in zip(plans, magnitudes, strict=False)]
+    products = [
+        tuple(_load_phase(engine, plan, phase, magnitude) for phase in plan.phases)
+        for plan, magnitude in zip(plans, magnitudes, strict=False)
+    ]
 
     def evaluate(x: Values) -> Values:
         y = np.empty((*network.sizes[-1], network.outputs, x.shape[3]), np.float32)
+        walk = None
         with unshared_products():
-            for block in engine.layout.blocks(x.shape[3], max(width for _, width in network.sizes)):
+            for block in engine.layout.map_blocks(x.shape[3], max(width for _, width in network.sizes)):
                 part = x[:, :, :, block]
-                before = found = engine.layout.store(part)
-                for layer in layers:
-                    before, found = found, layer(found, before if layer.plan.residual else None)
-                y[:, :, :, block] = layers[-1].products[0].read(found, part.shape[3])
+                if walk is None or walk.images != part.shape[3]:
+                    walk = _Walk.of(engine, network.sizes, plans, products, part.shape[3])
+                y[:, :, :, block] = walk(part)
         return y
 
     return evaluate
@@ -106,10 +104,14 @@ class Plan:
     residual: bool
 
     @property
-    def lines(self) -> list[Line]:
-        """The positions that are looked at, for each row of the result or each two of them."""
-        height, width = (size // self.step for size in self.after)
-        return [Line(self.stride * row, 0, 0, self.stride, width) for row in range(height)]
+    def positions(self) -> Size:
+        """That are looked at."""
+        return self.after[0] // self.step, self.after[1] // self.step
+
+
+def _load_phase(engine: Engine, plan: Plan, phase: Phase, magnitude: int) -> Product:
+    places = sum(run.width for run in phase.runs)
+    return engine.load_product(phase.layer, magnitude, [plan.channels] * places, phase.layer.maximum)
 
 
 def _layers_of(plans: list[Plan], magnitudes: list[int]) -> Iterator[tuple[Linear, int]]:
@@ -151,33 +153,54 @@ def _doubling(layer: Convolution) -> tuple[Phase, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class _LoadedConvolution:
-    """A convolution on an engine."""
+class _Walk:
+    """Convolutions on an engine, with the maps between them for so many images."""
 
-    plan: Plan
-    products: tuple[Product, ...]
-    """One for each phase."""
+    engine: Engine
+    images: int
+    source: Map
+    stages: tuple[tuple[tuple[Map, Map] | None, Callable[[], None]], ...]
+    """What is done at once; before it, if there are two maps, the first is doubled into the second."""
+    found: Map
+    last: Product
 
     @staticmethod
-    def of(engine: Engine, plan: Plan, magnitude: int) -> _LoadedConvolution:
-        def load(phase: Phase) -> Product:
-            places = sum(run.width for run in phase.runs)
-            return engine.load_product(phase.layer, magnitude, [plan.channels] * places, phase.layer.maximum)
+    def of(
+        engine: Engine, sizes: Sequence[Size], plans: list[Plan], products: list[tuple[Product, ...]], images: int
+    ) -> _Walk:
+        """Each map has the margin that the layer which takes it needs."""
+        margins = [Margin(plan.reach, plan.reach, plan.reach, plan.reach) for plan in plans]
+        layout = engine.layout
+        source = before = x = Map.empty(layout, images, sizes[0], layout.groups(plans[0].channels), margins[0])
+        stages: list[tuple[tuple[Map, Map] | None, list[tuple[Call, Size]]]] = [(None, [])]
+        for plan, loaded, margin, following in zip(plans, products, margins, [*margins[1:], NO_MARGIN], strict=True):
+            if plan.repeated:
+                doubled = Map.empty(layout, images, plan.after, x.stored.shape[3], margin)
+                stages.append(((x, doubled), []))
+                x = doubled
+            y = Map.empty(layout, images, plan.after, loaded[0].groups, following)
+            for phase, layer in zip(plan.phases, loaded, strict=True):
+                here = Run(phase.down, phase.right)
+                parts = tuple(Place(x, run, step=plan.stride) for run in phase.runs)
+                added = Place(before, here, step=plan.step) if plan.residual else None
+                stages[-1][1].append((Call(layer, parts, Place(y, here, step=plan.step), added), plan.positions))
+            before, x = x, y
+        evaluated = tuple((maps, engine.load_map_calls(calls)) for maps, calls in stages if calls)
+        return _Walk(engine, images, source, evaluated, x, products[-1][0])
 
-        return _LoadedConvolution(plan, tuple(map(load, plan.phases)))
+    def __call__(self, values: Values) -> Values:
+        self.engine.layout.store(values, self.source.inside)
+        for maps, evaluate in self.stages:
+            if maps is not None:
+                _double(*maps)
+            evaluate()
+        return self.last.read(self.found.inside, self.images)
 
-    def __call__(self, x: Stored, added: Stored | None) -> Stored:
-        plan = self.plan
-        if plan.repeated:
-            x = x.repeat(2, axis=1).repeat(2, axis=2)[:, : plan.after[0], : plan.after[1]]
-        source = Map.of(x, plan.reach, plan.reach, plan.reach, plan.reach)
-        y = np.empty((len(x), *plan.after, self.products[0].groups, x.shape[-1]), x.dtype)
-        for row, line in enumerate(plan.lines):
-            for phase, loaded in zip(plan.phases, self.products, strict=True):
-                here = np.s_[:, plan.step * row + phase.down, phase.right :: plan.step]
-                parts = [source.at(line, run) for run in phase.runs]
-                loaded(parts, None if added is None else added[here], y[here])
-        return y
+
+def _double(small: Map, large: Map) -> None:
+    """Repeat each position twice in both directions, as far as there is room."""
+    height, width = large.size
+    large.inside[...] = small.inside.repeat(2, axis=1).repeat(2, axis=2)[:, :height, :width]
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,20 +255,21 @@ class LoadedContext:
         """Images of which nothing is known but their features, ``(rows, columns, features, images)``."""
         network = self.network
         height, width, _, images = features.shape
-        margin = (max(2, network.rows), 0, max(2, network.columns), max(1, network.columns))
-        channels = network.pixel_input.channels(len(network.heads))
-        pixels = np.zeros((height, width, channels + 1, images), np.float32)
+        channels = network.pixel_input.channels(len(network.heads)) + 1
+        layout, size = self.engine.layout, (height, width)
+        margin = Margin(max(2, network.rows), 0, max(2, network.columns), max(1, network.columns))
+        seen = Map.empty(layout, images, size, layout.groups(network.features))
+        layout.store(features, seen.inside)
+        pixels = np.zeros((height, width, channels, images), np.float32)
         pixels[:, :, -1] = network.pixel_input.unit
-        layout = self.engine.layout
-        seen, known = Map.of(layout.store(features), 0, 0, 0, 0), Map.of(layout.store(pixels), *margin)
-        tiles, images_of_tile, kind = len(known.stored), known.stored.shape[-1], known.stored.dtype
+        known = Map.empty(layout, images, size, layout.groups(channels), margin)
+        layout.store(pixels, known.inside)
 
         def scratch(product: Product) -> Place:
-            return Place(Scratch(np.empty((tiles, max(height, width), product.groups, images_of_tile), kind)))
+            return Place(Scratch(layout.empty(images, (max(size), product.groups))))
 
         def hidden() -> Place:
-            shape = (tiles, height + 1, width + 2, self.window.groups, images_of_tile)
-            return Place(Map(np.zeros(shape, kind), 1, 1))
+            return Place(Map.empty(layout, images, size, self.window.groups, Margin(above=1, left=1, right=1)))
 
         found = hidden()
         calls = [Call(self.window, (*(Place(known, run) for run in self.window_runs), Place(seen)), found)]
@@ -254,13 +278,14 @@ class LoadedContext:
             calls.append(Call(mix, tuple(Place(before.map, run) for run in self.block_runs), mixed))
             calls.append(Call(project, (mixed,), found, before))
         near = [Place(known, run) for run in self.near_runs]
+        outputs = scratch(max((second for _, second in self.heads), key=lambda product: product.groups))
         heads = []
         for channel, (first, second) in enumerate(self.heads):
             earlier = [Place(known, groups=layout.groups(channel))] if channel else []
-            units, outputs = scratch(first), scratch(second)
-            of_head = [Call(first, (found, *earlier), units), Call(second, (units, *near, *earlier), outputs)]
-            heads.append((self.engine.load_calls(of_head), outputs))
-        return ContextState(self, images, known, self.engine.load_calls(calls), tuple(heads))
+            units, of_head = scratch(first), replace(outputs, groups=second.groups)
+            calls_of_head = [Call(first, (found, *earlier), units), Call(second, (units, *near, *earlier), of_head)]
+            heads.append((self.engine.load_calls(calls_of_head), of_head))
+        return ContextState(self, images, seen, known, self.engine.load_calls(calls), tuple(heads))
 
 
 def _output_weight(network: ContextNetwork, head: Head, order: list[int]) -> NDArray[np.int16]:
@@ -279,12 +304,13 @@ class ContextState:
 
     loaded: LoadedContext
     images: int
+    features: Map
     pixels: Map
     """What the pixel input makes of the pixels, and :attr:`PixelInput.unit` inside the images."""
     look: Callable[[Line], None]
     """Finds what the network makes of positions whose neighbours are known, not of their own pixels."""
     heads: tuple[tuple[Callable[[Line], None], Place], ...]
-    """For each channel what finds its parameters from that, and where these are then."""
+    """For each channel what finds its parameters from that, and where these are then: for all in the same memory."""
 
     def learn(self, line: Line, channel: int, x: Values) -> None:
         """Fill in one channel of pixels, ``(positions, images)``."""

@@ -1,7 +1,6 @@
-"""Integer networks over maps in compiled code: 16-bit integers, summed up in 32 bits.
+"""Integer networks in compiled code: 16-bit integers, summed up in 32 bits.
 
-What it can't do it leaves to NumPy: other networks than convolutions and contexts, and layers that the proof doesn't
-allow (:func:`fits`).
+What it can't do it leaves to NumPy: gradients, and layers that the proof doesn't allow (:func:`fits`).
 """
 
 from __future__ import annotations
@@ -13,18 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.portable.convolution import Line
+from bbans.portable.convolution import Line, Size
 from bbans.portable.engine import Call, Engine, Evaluate, Linearize, Product, Sums
 from bbans.portable.layout import Place, Scratch, Stored, Values, cut
 from bbans.portable.memory import Memory
 from bbans.portable.network import Linear, Network
-from bbans.portable.numba_product import OUTPUTS, TILE, evaluate, pack, unpack, write
+from bbans.portable.numba_dense import DenseNetwork
+from bbans.portable.numba_product import OUTPUTS, TILE, evaluate, evaluate_maps, pack, pairs_of, unpack, write
 from bbans.portable.numpy_engine import NumpyEngine
 
 SHORT_MAXIMUM = (1 << 15) - 1
 SUM_MAXIMUM = (1 << 31) - 1
-BLOCK_COLUMNS = 4096
-"""As :data:`bbans.portable.layout.BLOCK_COLUMNS`."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +34,20 @@ class PairLayout:
     def groups(self, channels: int) -> int:
         return -(-channels // 2)
 
-    def store(self, values: Values) -> Stored:
-        rows, columns, channels, images = values.shape
-        stored = np.zeros((-(-images // TILE), rows, columns, self.groups(channels), TILE), np.int32)
+    def empty(self, images: int, shape: tuple[int, ...]) -> Stored:
+        return np.zeros((-(-images // TILE), *shape, TILE), np.int32)
+
+    def store(self, values: Values, stored: Stored) -> None:
         pack(values, stored)
-        return stored
 
     def write(self, stored: Stored, channel: int, values: Values) -> None:
         write(values, stored, channel)
 
     def blocks(self, images: int, positions: int) -> list[slice]:
-        return cut(images, max(1, BLOCK_COLUMNS // positions // TILE) * TILE)
+        return [slice(0, images)]  # tile after tile, within a call
+
+    def map_blocks(self, images: int, positions: int) -> list[slice]:
+        return cut(images, TILE)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class NumbaEngine:
     layout: PairLayout = PairLayout()
 
     def load(self, network: Network) -> Evaluate:
-        return NumpyEngine().load(network)
+        return DenseNetwork.of(network) or NumpyEngine().load(network)
 
     def suited(self, layers: Sequence[tuple[Linear, int]]) -> Engine:
         return self if all(fits(layer, magnitude) for layer, magnitude in layers) else NumpyEngine()
@@ -65,20 +66,16 @@ class NumbaEngine:
     def load_product(
         self, layer: Linear, input_magnitude: int, channels: Sequence[int], added_maximum: int = 0
     ) -> Product:
-        blocks = -(-len(layer.weight) // OUTPUTS)
-        weight = np.zeros((blocks * OUTPUTS, sum(map(self.layout.groups, channels)), 2), np.int16)
-        bias = np.zeros(blocks * OUTPUTS, np.int32)
+        parts, first = [], 0
+        for width in channels:  # each begins with a pair of its own
+            part = layer.weight[:, first : first + width]
+            parts.append(np.pad(part, ((0, 0), (0, width % 2))))
+            first += width
+        weight = pairs_of(np.concatenate(parts, axis=1))
+        bias = np.zeros(len(weight) * OUTPUTS, np.int32)
         bias[: len(layer.bias)] = layer.bias
-        first = place = 0
-        for width in channels:
-            groups = self.layout.groups(width)
-            part = np.zeros((len(layer.weight), 2 * groups), np.int16)
-            part[:, :width] = layer.weight[:, first : first + width]
-            weight[: len(part), place : place + groups] = part.reshape(len(part), groups, 2)
-            first, place = first + width, place + groups
-        pairs = weight.astype("<i2").view("<i4").astype(np.int32)[:, :, 0]
         return _Product(
-            np.ascontiguousarray(pairs.reshape(blocks, OUTPUTS, -1).swapaxes(1, 2)),
+            weight,
             bias,
             layer.shift,
             np.array([layer.minimum, layer.maximum], np.int32),
@@ -88,14 +85,20 @@ class NumbaEngine:
             Memory(),
         )
 
-    def load_calls(self, calls: Sequence[Call]) -> Callable[[Line], None]:
-        steps, operands = [], []
+    def load_calls(self, calls: Sequence[Call]) -> Calls:
+        steps: list[list[int]] = []
+        operands: list[tuple[int, ...]] = []
         for call in calls:
             assert isinstance(call.product, _Product)
-            steps.append(call.product.step(len(call.parts), call.added is not None))
-            operands += [_place(call.out), NOTHING if call.added is None else _place(call.added)]
-            operands += map(_place, call.parts)
-        return _Calls(tuple(calls), np.array(steps, np.int64), np.array(operands, np.int64))
+            places = [_place(call.out), NOTHING if call.added is None else _place(call.added)]
+            places += map(_place, call.parts)
+            steps.append(call.product.step(len(operands), len(places), call.added is not None))
+            operands += places
+        return Calls(tuple(calls), np.array(steps, np.int64), np.array(operands, np.int64))
+
+    def load_map_calls(self, calls: Sequence[tuple[Call, Size]]) -> Callable[[], None]:
+        loaded, sizes = self.load_calls([call for call, _ in calls]), np.array([size for _, size in calls], np.int64)
+        return lambda: evaluate_maps(loaded.steps, loaded.operands, sizes, loaded.tiles)
 
     def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
         return NumpyEngine().load_sums(weight, input_magnitude)
@@ -132,18 +135,18 @@ class _Product:
     def groups(self) -> int:
         return self.outputs if self.wide else -(-self.outputs // 2)
 
-    def step(self, parts: int, added: bool) -> list[int]:
+    def step(self, first_operand: int, operands: int, added: bool) -> list[int]:
         """The fields of :class:`bbans.portable.numba_product.Step`."""
         limits = self.added_limits if added else self.limits
         arrays = [_address(array) for array in (self.weight, self.bias, self.limits, limits)]
-        return [*arrays, self.shift, self.weight.shape[1], self.outputs, self.wide, parts + 2]
+        return [*arrays, self.shift, self.weight.shape[1], self.outputs, self.wide, first_operand, operands]
 
     def __call__(self, parts: Sequence[Stored], added: Stored | None = None, out: Stored | None = None) -> Stored:
         tiles, positions = parts[0].shape[:2]
         if out is None:
             out = self.memory.take(0, (tiles, positions, self.groups, TILE), np.int32)
         operands = [_stored(out), NOTHING if added is None else _stored(added), *map(_stored, parts)]
-        step = np.array([self.step(len(parts), added is not None)], np.int64)
+        step = np.array([self.step(0, len(operands), added is not None)], np.int64)
         evaluate(step, np.array(operands, np.int64), (0, 0, 0, 0, positions), tiles)
         return out
 
@@ -155,7 +158,7 @@ class _Product:
 
 
 @dataclass(frozen=True, eq=False)
-class _Calls:
+class Calls:
     """What :func:`bbans.portable.numba_product.evaluate` takes."""
 
     calls: tuple[Call, ...]
@@ -163,9 +166,14 @@ class _Calls:
     steps: NDArray[np.int64]
     operands: NDArray[np.int64]
 
+    @property
+    def tiles(self) -> int:
+        """Of the maps."""
+        return len(self.calls[0].out.map.stored)
+
     def __call__(self, line: Line) -> None:
-        tiles = len(self.calls[0].out.map.stored)
-        evaluate(self.steps, self.operands, (line.row, line.column, line.down, line.right, line.count), tiles)
+        numbers = (line.row, line.column, line.down, line.right, line.count)
+        evaluate(self.steps, self.operands, numbers, self.tiles)
 
 
 NOTHING = (0, 0, 0, 0, 0, 0)
@@ -188,6 +196,7 @@ def _place(place: Place) -> tuple[int, ...]:
     if isinstance(place.map, Scratch):
         return _stored(stored)
     tile, down, right, _, _ = stored.strides
-    offset = (place.map.above + place.run.row) * down + (place.map.left + place.run.column) * right
+    margin, step = place.map.margin, place.step
+    offset = (margin.above + place.run.row) * down + (margin.left + place.run.column) * right
     groups = place.run.width * stored.shape[3] if place.groups is None else place.groups
-    return _address(stored) + offset, tile, down, right, 0, groups
+    return _address(stored) + offset, tile, step * down, step * right, 0, groups

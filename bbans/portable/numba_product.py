@@ -63,7 +63,7 @@ def _some(builder: Any, vector: Any, places: range) -> Any:
 
 
 @intrinsic
-def _block_product(
+def block_product(
     typing: Any,
     weight: Any,
     bias: Any,
@@ -182,8 +182,10 @@ class Step(IntEnum):
     OUTPUTS = 6
     WIDE = 7
     """Whether the result is one int32 for each output, to which nothing is added, and not pairs."""
-    OPERANDS = 8
-    """How many: the result, what is added, and the parts of the inputs."""
+    FIRST_OPERAND = 8
+    """Where the operands of this layer begin..."""
+    OPERANDS = 9
+    """...and how many they are: the result, what is added, and the parts of the inputs."""
 
 
 class Operand(IntEnum):
@@ -198,65 +200,91 @@ class Operand(IntEnum):
     COLUMN = 3
     """...and columns of the image..."""
     POSITION = 4
-    """...and the positions of a line, whatever their rows and columns are."""
+    """...and the positions that are looked at together, whatever their rows and columns are."""
     GROUPS = 5
     """At a position, one after the other."""
 
 
+Table = NDArray[np.int64]
+Numbers = tuple[int, int, int, int, int]
+"""Of a line: row and column of its first position, the rows and columns to the next, and how many they are."""
+
+
 @njit(nogil=True, cache=True)
-def evaluate(
-    steps: NDArray[np.int64], operands: NDArray[np.int64], line: tuple[int, int, int, int, int], tiles: int
-) -> None:
+def _evaluate_step(step: Table, operands: Table, line: Numbers, tile: int, inputs: Table, nothing: Table) -> None:
+    """Evaluate one layer at the positions of a line of a tile; ``inputs`` is scratch, ``nothing`` are zeros."""
+    row, column, down, right, count = line
+    blocks = -(-step[Step.OUTPUTS] // OUTPUTS)
+    wide, pairs = step[Step.WIDE], step[Step.PAIRS]
+    block_bytes = OUTPUTS * PAIR_BYTES if wide else OUTPUTS * PAIR_BYTES // 2
+    first = step[Step.FIRST_OPERAND]
+    for position in range(count):
+        place = 0
+        out = other = 0
+        for operand in range(first, first + step[Step.OPERANDS]):
+            address = (
+                operands[operand, Operand.ADDRESS]
+                + tile * operands[operand, Operand.TILE]
+                + (row + position * down) * operands[operand, Operand.ROW]
+                + (column + position * right) * operands[operand, Operand.COLUMN]
+                + position * operands[operand, Operand.POSITION]
+            )
+            if operand == first:
+                out = address
+            elif operand == first + 1:
+                other = address if operands[operand, Operand.ADDRESS] else 0
+            else:
+                for _ in range(operands[operand, Operand.GROUPS]):
+                    inputs[place] = address
+                    address += PAIR_BYTES
+                    place += 1
+        for block in range(blocks):
+            block_product(
+                step[Step.WEIGHT] + 4 * block * pairs * OUTPUTS,
+                step[Step.BIAS] + 4 * block * OUTPUTS,
+                step[Step.LIMITS],
+                step[Step.ADDED_LIMITS],
+                inputs.ctypes.data,
+                pairs,
+                step[Step.SHIFT],
+                other + block * block_bytes if other else nothing.ctypes.data,
+                out + block * block_bytes,
+                step[Step.OUTPUTS] - block * OUTPUTS,
+                wide,
+            )
+
+
+@njit(nogil=True, cache=True)
+def evaluate(steps: Table, operands: Table, line: Numbers, tiles: int) -> None:
     """Evaluate layers, one after the other, at the positions of a line of so many tiles.
 
-    The rows of ``steps`` have the fields of :class:`Step`, those of ``operands`` the fields of :class:`Operand`, step
-    after step. A line has the row and column of its first position, the rows and columns to the next, and their number.
+    The rows of ``steps`` have the fields of :class:`Step`, those of ``operands`` the fields of :class:`Operand`.
     """
-    row, column, down, right, count = line
-    nothing = np.zeros(OUTPUTS * PAIR_BYTES // 8, np.int32)
-    inputs = np.empty(steps[:, Step.PAIRS].max(), np.int64)
+    nothing, inputs = np.zeros(OUTPUTS * PAIR_BYTES // 8, np.int64), np.empty(steps[:, Step.PAIRS].max(), np.int64)
     for tile in range(tiles):
-        first = 0
-        for step in range(len(steps)):
-            blocks = -(-steps[step, Step.OUTPUTS] // OUTPUTS)
-            wide, pairs = steps[step, Step.WIDE], steps[step, Step.PAIRS]
-            block_bytes = OUTPUTS * PAIR_BYTES if wide else OUTPUTS * PAIR_BYTES // 2
-            last = first + steps[step, Step.OPERANDS]
-            for position in range(count):
-                place = 0
-                out = other = 0
-                for operand in range(first, last):
-                    address = (
-                        operands[operand, Operand.ADDRESS]
-                        + tile * operands[operand, Operand.TILE]
-                        + (row + position * down) * operands[operand, Operand.ROW]
-                        + (column + position * right) * operands[operand, Operand.COLUMN]
-                        + position * operands[operand, Operand.POSITION]
-                    )
-                    if operand == first:
-                        out = address
-                    elif operand == first + 1:
-                        other = address if operands[operand, Operand.ADDRESS] else 0
-                    else:
-                        for _ in range(operands[operand, Operand.GROUPS]):
-                            inputs[place] = address
-                            address += PAIR_BYTES
-                            place += 1
-                for block in range(blocks):
-                    _block_product(
-                        steps[step, Step.WEIGHT] + 4 * block * pairs * OUTPUTS,
-                        steps[step, Step.BIAS] + 4 * block * OUTPUTS,
-                        steps[step, Step.LIMITS],
-                        steps[step, Step.ADDED_LIMITS],
-                        inputs.ctypes.data,
-                        pairs,
-                        steps[step, Step.SHIFT],
-                        other + block * block_bytes if other else nothing.ctypes.data,
-                        out + block * block_bytes,
-                        steps[step, Step.OUTPUTS] - block * OUTPUTS,
-                        wide,
-                    )
-            first = last
+        for step in steps:
+            _evaluate_step(step, operands, line, tile, inputs, nothing)
+
+
+@njit(nogil=True, cache=True)
+def evaluate_maps(steps: Table, operands: Table, sizes: Table, tiles: int) -> None:
+    """Evaluate layers, one after the other, each at all positions up to its height and width."""
+    nothing, inputs = np.zeros(OUTPUTS * PAIR_BYTES // 8, np.int64), np.empty(steps[:, Step.PAIRS].max(), np.int64)
+    for tile in range(tiles):
+        for index in range(len(steps)):
+            height, width = sizes[index]
+            for row in range(height):
+                _evaluate_step(steps[index], operands, (row, 0, 0, 1, width), tile, inputs, nothing)
+
+
+def pairs_of(weight: NDArray[np.int16]) -> NDArray[np.int32]:
+    """Weights ``(outputs, inputs)`` as :attr:`Step.WEIGHT` wants them."""
+    outputs, inputs = weight.shape
+    blocks, pairs = -(-outputs // OUTPUTS), -(-inputs // 2)
+    filled = np.zeros((blocks * OUTPUTS, 2 * pairs), "<i2")
+    filled[:outputs, :inputs] = weight
+    both = filled.view("<i4").astype(np.int32).reshape(blocks, OUTPUTS, pairs)
+    return np.ascontiguousarray(both.swapaxes(1, 2))
 
 
 @njit(nogil=True, cache=True)

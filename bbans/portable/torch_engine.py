@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from bbans.errors import CoreError
-from bbans.portable.convolution import Line
+from bbans.portable.convolution import Line, Size
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
-from bbans.portable.engine import Call, Evaluate, Linearize, Product, PullBack, Rows, Sums, in_turn
+from bbans.portable.engine import Call, Evaluate, Linearize, Product, PullBack, Rows, Sums, in_turn, over_maps
 from bbans.portable.layout import PlainLayout, Stored, Values
 from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network, largest_sum
 
@@ -67,6 +67,9 @@ class TorchEngine:
 
     def load_calls(self, calls: Sequence[Call]) -> Callable[[Line], None]:
         return in_turn(calls)
+
+    def load_map_calls(self, calls: Sequence[tuple[Call, Size]]) -> Callable[[], None]:
+        return over_maps(calls)
 
     def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
         kind = torch.float32 if largest_sum(weight, input_magnitude) <= FLOAT32_EXACT else torch.float64

@@ -1,0 +1,231 @@
+"""Pixels with context in compiled code: :class:`bbans.likelihoods.ContextLikelihood` in one call for many lines.
+
+Line by line, threads that code chunks side by side would wait for each other, for Python's lock, before each call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from bbans.ans.numba_core import NumbaStack, pop_lanes, push_lanes
+from bbans.ans.stack import Stack, Words
+from bbans.errors import StackUnderflow
+from bbans.intervals.compiled import Compiled, Tables, find_pixels
+from bbans.intervals.distribution import Integers, Symbols
+from bbans.likelihoods import ContextLikelihood
+from bbans.portable.convolution import Line
+from bbans.portable.layout import Stored, Values
+from bbans.portable.maps import ContextState
+from bbans.portable.numba_engine import Calls
+from bbans.portable.numba_product import TILE, Step, Table, evaluate, unpack
+
+
+class Network(NamedTuple):
+    """A context network and the maps that it works on."""
+
+    look: Table
+    look_operands: Table
+    """Steps and operands as :func:`bbans.portable.numba_product.evaluate` takes them..."""
+    heads: tuple[tuple[Table, Table], ...]
+    """...and so for each channel's head."""
+    wide: NDArray[np.bool_]
+    """How the outputs of each head are stored."""
+    outputs: Stored
+    """Of the head that was evaluated last, ``(tiles, positions, groups, TILE)``."""
+    known: Stored
+    """What is known of the pixels, with a margin, ``(tiles, rows, columns, groups, TILE)``."""
+    margin: tuple[int, int]
+    """Above and left."""
+    given: NDArray[np.int32]
+    """What the network is given of a symbol, ``(kinds, symbols)``."""
+
+    @staticmethod
+    def of(state: ContextState) -> Network:
+        network = state.loaded.network
+        symbols = np.arange(network.pixel_input.symbols, dtype=np.float32)
+        look, heads = state.look, [find for find, _ in state.heads]
+        assert isinstance(look, Calls)
+        calls = [find for find in heads if isinstance(find, Calls)]
+        return Network(
+            look.steps,
+            look.operands,
+            tuple((find.steps, find.operands) for find in calls),
+            np.array([find.steps[-1, Step.WIDE] for find in calls], np.bool_),
+            state.heads[0][1].map.stored,
+            state.pixels.stored,
+            (state.pixels.margin.above, state.pixels.margin.left),
+            network.pixel_input(symbols[None]).astype(np.int32),
+        )
+
+
+@njit(nogil=True, cache=True)
+def _learn(network: Network, row: int, column: int, channel: int, first: int, symbols: Symbols) -> None:
+    """Fill in a channel of a position of images from the ``first`` on."""
+    above, left = network.margin
+    kinds = len(network.given)
+    for kind in range(kinds):
+        place = kind * len(network.heads) + channel
+        for index in range(len(symbols)):
+            tile, image = (first + index) // TILE, (first + index) % TILE
+            value = network.given[kind, symbols[index]]
+            other = network.known[tile, above + row, left + column, place // 2, image]
+            both = (other & 0xFFFF) | (value << 16) if place % 2 else (other & ~0xFFFF) | (value & 0xFFFF)
+            network.known[tile, above + row, left + column, place // 2, image] = both
+
+
+@njit(nogil=True, cache=True)
+def _find_intervals(
+    network: Network, tables: Tables, parameters: Values, pixels: Symbols, start: Integers, frequency: Integers
+) -> None:
+    """Start and frequency of all pixels ``(rows, columns, channels, images)`` of a tile, ``(channels, rows, columns,
+    images)``; ``parameters`` is scratch, ``(columns, outputs, images)``.
+    """
+    height, width, channels, images = pixels.shape
+    for row in range(height):
+        for column in range(width):
+            for channel in range(channels):
+                _learn(network, row, column, channel, 0, pixels[row, column, channel])
+    nothing, count = np.empty(0, np.uint64), width * images
+    symbols, starts, frequencies = np.empty(count, np.int64), np.empty(count, np.uint64), np.empty(count, np.uint64)
+    for row in range(height):
+        line = (row, 0, 0, 1, width)
+        evaluate(network.look, network.look_operands, line, 1)
+        for channel in range(channels):
+            steps, operands = network.heads[channel]
+            evaluate(steps, operands, line, 1)
+            unpack(network.outputs[:, :width], parameters, network.wide[channel])
+            for column in range(width):
+                symbols[column * images : (column + 1) * images] = pixels[row, column, channel]
+            find_pixels(tables, parameters, 0, nothing, symbols, starts, frequencies)
+            start[channel, row] = starts.reshape(width, images)
+            frequency[channel, row] = frequencies.reshape(width, images)
+
+
+@njit(nogil=True, cache=True)
+def _push_lines(
+    lines: Table, start: Integers, frequency: Integers, precision: int, heads: Integers, buffer: Words, top: int
+) -> tuple[Words, int]:
+    """Push the pixels of lines, last line and channel first; returns a stack's buffer, and where its tail begins."""
+    channels, height, _, images = start.shape
+    lanes = len(heads)
+    starts, frequencies = np.empty(height * images, np.uint64), np.empty(height * images, np.uint64)
+    for index in range(len(lines) - 1, -1, -1):
+        row, column, down, right, count = lines[index]
+        for channel in range(channels - 1, -1, -1):
+            for position in range(count):
+                here = slice(position * images, (position + 1) * images)
+                starts[here] = start[channel, row + position * down, column + position * right]
+                frequencies[here] = frequency[channel, row + position * down, column + position * right]
+            for first in range(0, count * images, lanes):
+                block = slice(first, min(first + lanes, count * images))
+                if top < lanes:
+                    room = len(buffer) + lanes
+                    buffer = np.concatenate((np.empty(room, np.uint32), buffer))
+                    top += room
+                top = push_lanes(heads, starts[block], frequencies[block], precision, buffer, top)
+    return buffer, top
+
+
+@njit(nogil=True, cache=True)
+def _pop_lines(
+    network: Network,
+    tables: Tables,
+    lines: Table,
+    parameters: Values,
+    x: Symbols,
+    heads: Integers,
+    buffer: Words,
+    top: int,
+) -> int:
+    """Pop the pixels ``x`` of lines, ``(rows, columns, channels, images)``; ``parameters`` is scratch, ``(rows,
+    outputs, images)``. Returns where the tail begins now; it is beyond the end of the buffer if words are missing.
+    """
+    height, _, channels, images = x.shape
+    lanes, tiles, mask = len(heads), -(-images // TILE), np.uint64((1 << tables.precision) - 1)
+    symbols = np.empty(height * images, np.int64)
+    values, start, frequency = np.empty(lanes, np.uint64), np.empty(lanes, np.uint64), np.empty(lanes, np.uint64)
+    for index in range(len(lines)):
+        row, column, down, right, count = lines[index]
+        line = (row, column, down, right, count)
+        evaluate(network.look, network.look_operands, line, tiles)
+        for channel in range(channels):
+            steps, operands = network.heads[channel]
+            evaluate(steps, operands, line, tiles)
+            unpack(network.outputs[:tiles, :count], parameters[:count], network.wide[channel])
+            total = count * images
+            for first in range((total - 1) // lanes * lanes, -1, -lanes):
+                size = min(lanes, total - first)
+                for lane in range(size):
+                    values[lane] = heads[lane] & mask
+                found = symbols[first : first + size]
+                find_pixels(tables, parameters[:count], first, values[:size], found, start[:size], frequency[:size])
+                top = pop_lanes(heads, start[:size], frequency[:size], tables.precision, buffer, top)
+                if top > len(buffer):
+                    return top
+            for position in range(count):
+                found = symbols[position * images : (position + 1) * images]
+                x[row + position * down, column + position * right, channel] = found
+                _learn(network, row + position * down, column + position * right, channel, 0, found)
+    return top
+
+
+def _numbers(lines: Sequence[Line]) -> Table:
+    return np.array([(line.row, line.column, line.down, line.right, line.count) for line in lines], np.int64)
+
+
+class CompiledContextLikelihood(ContextLikelihood):
+    """The same intervals, and on a stack in compiled code the same operations."""
+
+    def push(self, stack: Stack, x: Symbols) -> None:
+        if not isinstance(stack, NumbaStack):
+            super().push(stack, x)
+            return
+        start, frequency, precision = self._intervals(x)
+        lines = _numbers(self._diagonals())
+        stack.buffer, stack.top = _push_lines(lines, start, frequency, precision, stack.heads, stack.buffer, stack.top)
+
+    def pop(self, stack: Stack) -> Symbols:
+        height, _, _, images = self._shape
+        parameters = self._parameters(height, images)
+        distribution = self.distribution(parameters)
+        if not (isinstance(stack, NumbaStack) and isinstance(distribution, Compiled)):
+            return super().pop(stack)
+        state = self.context.start(self.features)
+        lines, x = _numbers(self._diagonals()), np.empty(self._shape, np.int64)
+        top = _pop_lines(
+            Network.of(state), distribution.tables, lines, parameters, x, stack.heads, stack.buffer, stack.top
+        )
+        if top > len(stack.buffer):
+            raise StackUnderflow("a pop needs more words than the stack's tail holds")
+        stack.top = top
+        stack.low_water = min(stack.low_water, stack.tail_words)
+        return np.ascontiguousarray(x.reshape(-1, images).T)
+
+    def _intervals(self, x: Symbols) -> tuple[Integers, Integers, int]:
+        height, width, channels, images = self._shape
+        pixels = np.ascontiguousarray(x.T).reshape(self._shape)
+        start = np.empty((channels, height, width, images), np.uint64)
+        frequency = np.empty_like(start)
+        layout = self.context.engine.layout
+        state = self.context.start(self.features[:, :, :, :TILE])
+        network = Network.of(state)
+        precision = 0
+        for block in layout.map_blocks(images, width):
+            part = pixels[:, :, :, block]
+            layout.store(self.features[:, :, :, block], state.features.inside)
+            parameters = self._parameters(width, part.shape[3])
+            distribution = self.distribution(parameters)
+            assert isinstance(distribution, Compiled)
+            precision = distribution.precision
+            found = start[:, :, :, block], frequency[:, :, :, block]
+            _find_intervals(network, distribution.tables, parameters, part, *found)
+        return start, frequency, precision
+
+    def _parameters(self, positions: int, images: int) -> Values:
+        """Room for what a head puts out."""
+        return np.empty((positions, len(self.context.network.heads[0].output.weight), images), np.float32)
