@@ -364,14 +364,11 @@ def _rows(select: str | None, total: int) -> tuple[int, int]:
 
 
 def _facts(directory: Directory) -> dict[str, Any]:
-    import numpy as np
-
     from bbans.container import Method
-    from bbans.reader import parse_dtype
 
     header = directory.header
     elements = math.prod(directory.shape)
-    raw = elements * np.dtype(parse_dtype(header)).itemsize
+    raw = elements * header.item_size
     model = header.model
     payload = sum(chunk.length for chunk in directory.chunks)
     return {

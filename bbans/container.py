@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ COMMON_POSTERIOR = "amortized"
 """Written as an empty name, since most files have it."""
 FOOTER = struct.Struct("<II")
 DIMENSIONS_MAXIMUM = 64
+DTYPE = re.compile(r"\|[biu]1|[<>](?:[iu][248]|f(?:2|4|8|12|16)|c(?:8|16|24|32))")
 
 
 class Method(IntEnum):
@@ -65,6 +67,11 @@ class Header:
     """None if all chunks are stored through zstandard."""
     embedded: Embedded | None = None
     """None if the model is not in the file."""
+
+    @property
+    def item_size(self) -> int:
+        """Bytes of an element."""
+        return int(self.dtype[2:])
 
 
 @dataclass(frozen=True)
@@ -233,6 +240,8 @@ def _parse_header(body: bytes) -> Header:
     if (kind := reader.byte()) not in (ONE_ARRAY, ONE_ARRAY_WITH_MODEL):
         raise FormatError(f"the file holds content of kind {kind}, which this version of bbans can't read")
     dtype = reader.string()
+    if not DTYPE.fullmatch(dtype):
+        raise FormatError(f"the file holds elements of type {dtype!r}, which are not numbers known here")
     dimensions = reader.byte()
     if dimensions > DIMENSIONS_MAXIMUM:
         raise FormatError(f"an array of {dimensions} dimensions: the file is damaged")

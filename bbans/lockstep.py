@@ -12,14 +12,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from bbans.ans.numba_core import NumbaStack, pop_lanes, push_lanes
+from bbans.ans.numba_core import NumbaStack, push_lanes
 from bbans.ans.stack import Stack, Words
-from bbans.errors import StackUnderflow
-from bbans.intervals.compiled import Compiled, Tables, find_pixels
+from bbans.intervals.compiled import Compiled, Tables, find, pop_symbols
 from bbans.intervals.distribution import Integers, Symbols
 from bbans.likelihoods import ContextLikelihood
 from bbans.portable.convolution import Line
-from bbans.portable.layout import Stored, Values
+from bbans.portable.layout import Stored
 from bbans.portable.maps import ContextState
 from bbans.portable.numba_engine import Calls
 from bbans.portable.numba_product import TILE, Step, Table, evaluate, unpack
@@ -80,7 +79,7 @@ def _learn(network: Network, row: int, column: int, channel: int, first: int, sy
 
 @njit(nogil=True, cache=True)
 def _find_intervals(
-    network: Network, tables: Tables, parameters: Values, pixels: Symbols, start: Integers, frequency: Integers
+    network: Network, tables: Tables, parameters: Table, pixels: Symbols, start: Integers, frequency: Integers
 ) -> None:
     """Start and frequency of all pixels ``(rows, columns, channels, images)`` of a tile, ``(channels, rows, columns,
     images)``; ``parameters`` is scratch, ``(columns, outputs, images)``.
@@ -101,7 +100,7 @@ def _find_intervals(
             unpack(network.outputs[:, :width], parameters, network.wide[channel])
             for column in range(width):
                 symbols[column * images : (column + 1) * images] = pixels[row, column, channel]
-            find_pixels(tables, parameters, 0, nothing, symbols, starts, frequencies)
+            find(tables, parameters, 0, nothing, symbols, starts, frequencies)
             start[channel, row] = starts.reshape(width, images)
             frequency[channel, row] = frequencies.reshape(width, images)
 
@@ -136,7 +135,7 @@ def _pop_lines(
     network: Network,
     tables: Tables,
     lines: Table,
-    parameters: Values,
+    parameters: Table,
     x: Symbols,
     heads: Integers,
     buffer: Words,
@@ -146,9 +145,7 @@ def _pop_lines(
     outputs, images)``. Returns where the tail begins now; it is beyond the end of the buffer if words are missing.
     """
     height, _, channels, images = x.shape
-    lanes, tiles, mask = len(heads), -(-images // TILE), np.uint64((1 << tables.precision) - 1)
-    symbols = np.empty(height * images, np.int64)
-    values, start, frequency = np.empty(lanes, np.uint64), np.empty(lanes, np.uint64), np.empty(lanes, np.uint64)
+    tiles, symbols = -(-images // TILE), np.empty(height * images, np.int64)
     for index in range(len(lines)):
         row, column, down, right, count = lines[index]
         line = (row, column, down, right, count)
@@ -157,16 +154,9 @@ def _pop_lines(
             steps, operands = network.heads[channel]
             evaluate(steps, operands, line, tiles)
             unpack(network.outputs[:tiles, :count], parameters[:count], network.wide[channel])
-            total = count * images
-            for first in range((total - 1) // lanes * lanes, -1, -lanes):
-                size = min(lanes, total - first)
-                for lane in range(size):
-                    values[lane] = heads[lane] & mask
-                found = symbols[first : first + size]
-                find_pixels(tables, parameters[:count], first, values[:size], found, start[:size], frequency[:size])
-                top = pop_lanes(heads, start[:size], frequency[:size], tables.precision, buffer, top)
-                if top > len(buffer):
-                    return top
+            top = pop_symbols(tables, parameters[:count], symbols[: count * images], heads, buffer, top)
+            if top > len(buffer):
+                return top
             for position in range(count):
                 found = symbols[position * images : (position + 1) * images]
                 x[row + position * down, column + position * right, channel] = found
@@ -197,13 +187,10 @@ class CompiledContextLikelihood(ContextLikelihood):
             return super().pop(stack)
         state = self.context.start(self.features)
         lines, x = _numbers(self._diagonals()), np.empty(self._shape, np.int64)
-        top = _pop_lines(
-            Network.of(state), distribution.tables, lines, parameters, x, stack.heads, stack.buffer, stack.top
+        network = Network.of(state)
+        stack.popped_to(
+            _pop_lines(network, distribution.tables, lines, parameters, x, stack.heads, stack.buffer, stack.top)
         )
-        if top > len(stack.buffer):
-            raise StackUnderflow("a pop needs more words than the stack's tail holds")
-        stack.top = top
-        stack.low_water = min(stack.low_water, stack.tail_words)
         return np.ascontiguousarray(x.reshape(-1, images).T)
 
     def _intervals(self, x: Symbols) -> tuple[Integers, Integers, int]:
@@ -226,6 +213,6 @@ class CompiledContextLikelihood(ContextLikelihood):
             _find_intervals(network, distribution.tables, parameters, part, *found)
         return start, frequency, precision
 
-    def _parameters(self, positions: int, images: int) -> Values:
+    def _parameters(self, positions: int, images: int) -> Table:
         """Room for what a head puts out."""
-        return np.empty((positions, len(self.context.network.heads[0].output.weight), images), np.float32)
+        return np.empty((positions, len(self.context.network.heads[0].output.weight), images), np.int64)

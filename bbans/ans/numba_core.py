@@ -67,7 +67,10 @@ class NumbaStack(NumpyStack):
         self.top = push_lanes(self.heads, start, frequency, precision, self.buffer, self.top)
 
     def pop(self, start: Integers, frequency: Integers, precision: int) -> None:
-        top = pop_lanes(self.heads, start, frequency, precision, self.buffer, self.top)
+        self.popped_to(pop_lanes(self.heads, start, frequency, precision, self.buffer, self.top))
+
+    def popped_to(self, top: int) -> None:
+        """Go on where compiled code ended; :class:`bbans.errors.StackUnderflow` if that is beyond the tail's end."""
         if top > len(self.buffer):
             raise StackUnderflow(f"a pop needs {top - self.top} words, the stack's tail holds {self.tail_words}")
         self.top = top

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 
 from bbans.ans.stack import Stack
@@ -17,8 +19,21 @@ def push(stack: Stack, distribution: Distribution, symbols: Symbols) -> None:
         stack.push(start[block], frequency[block], distribution.precision)
 
 
+@runtime_checkable
+class Popped(Protocol):
+    """A distribution that knows a faster way than :func:`pop_blocks` to do the same."""
+
+    def pop_from(self, stack: Stack) -> Symbols:
+        """Pop a symbol for each distribution."""
+
+
 def pop(stack: Stack, distribution: Distribution) -> Symbols:
     """Pop ``len(distribution)`` symbols: the inverse of :func:`push`, last block first."""
+    return distribution.pop_from(stack) if isinstance(distribution, Popped) else pop_blocks(stack, distribution)
+
+
+def pop_blocks(stack: Stack, distribution: Distribution) -> Symbols:
+    """:func:`pop`, on any stack and for any distribution."""
     lanes = stack.lanes
     symbols = np.empty(len(distribution), np.int64)
     for first in reversed(range(0, len(symbols), lanes)):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import IntEnum
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +12,11 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from bbans.ans.numba_core import NumbaStack, pop_lanes
+from bbans.ans.stack import Stack, Words
 from bbans.errors import ImpossibleSymbol
 from bbans.intervals import bernoulli, gaussian, logistic, mixture
+from bbans.intervals.coding import pop_blocks
 from bbans.intervals.distribution import Integers, Symbols
 from bbans.intervals.gaussian import PriorBins
 from bbans.intervals.location_scale import (
@@ -156,14 +158,8 @@ def _inverse_scale(table: Signed, log_scale: int, minimum: int) -> int:
     return inverse
 
 
-class Kind(IntEnum):
-    """Of distributions."""
-
-    BERNOULLI = 0
-    LOGISTIC = 1
-    MIXTURE = 2
-    GAUSSIAN = 3
-
+# Kinds of distributions: plain numbers, since numba takes almost a millisecond to see what an enum is.
+BERNOULLI, LOGISTIC, MIXTURE, GAUSSIAN = range(4)
 
 NO_INTEGERS: Signed = np.empty(0, np.int64)
 NO_FLOATS: NDArray[np.float64] = np.empty(0)
@@ -185,53 +181,6 @@ class Tables(NamedTuple):
     shares: NDArray[np.float64] = NO_FLOATS
 
 
-Find = Callable[[Tables, Outputs, int, Integers, Symbols, Integers, Integers], None]
-"""From the first distribution on: writes start and frequency of the intervals of symbols, one for each distribution,
-which it finds first if there are values (else none are given).
-"""
-
-
-@dataclass(frozen=True, eq=False)
-class Compiled:
-    """Some of the distributions that outputs stand for: a :class:`bbans.intervals.distribution.Distribution`."""
-
-    find: Find
-    tables: Tables
-    outputs: Outputs
-    count: int
-    first: int = 0
-
-    @staticmethod
-    def of(find: Find, tables: Tables, outputs: Outputs) -> Compiled:
-        """All of them."""
-        return Compiled(find, tables, outputs, outputs.shape[0] * outputs.shape[2])
-
-    @property
-    def precision(self) -> int:
-        return self.tables.precision
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, block: slice) -> Compiled:
-        start, stop, _ = block.indices(self.count)
-        return replace(self, count=stop - start, first=self.first + start)
-
-    def interval(self, symbols: Symbols) -> tuple[Integers, Integers]:
-        """Raises :class:`bbans.errors.ImpossibleSymbol` for a bin of frequency 0, which only latents have."""
-        start, frequency = np.empty(self.count, np.uint64), np.empty(self.count, np.uint64)
-        self.find(self.tables, self.outputs, self.first, np.empty(0, np.uint64), symbols, start, frequency)
-        if not frequency.all():
-            raise ImpossibleSymbol("a latent lies where its posterior can't have put it")
-        return start, frequency
-
-    def locate(self, values: Integers) -> tuple[Symbols, Integers, Integers]:
-        symbols = np.empty(self.count, np.int64)
-        start, frequency = np.empty(self.count, np.uint64), np.empty(self.count, np.uint64)
-        self.find(self.tables, self.outputs, self.first, values, symbols, start, frequency)
-        return symbols, start, frequency
-
-
 @njit(nogil=True, cache=True)
 def _bernoulli(
     tables: Tables,
@@ -242,7 +191,7 @@ def _bernoulli(
     start: Integers,
     frequency: Integers,
 ) -> None:
-    """See :data:`Find`."""
+    """See :func:`find`."""
     for index in range(len(symbols)):
         logit = np.int64(outputs[(first + index) // outputs.shape[2], 0, (first + index) % outputs.shape[2]])
         step = _clip((logit + (1 << (LOGIT_SHIFT - 1))) >> LOGIT_SHIFT, -LOGIT_STEPS, LOGIT_STEPS)
@@ -276,7 +225,7 @@ def _logistic(
     start: Integers,
     frequency: Integers,
 ) -> None:
-    """See :data:`Find`."""
+    """See :func:`find`."""
     slopes, scales = tables.slopes, tables.scales
     for index in range(len(symbols)):
         group, member = (first + index) // outputs.shape[2], (first + index) % outputs.shape[2]
@@ -370,7 +319,7 @@ def _mixture(
     start: Integers,
     frequency: Integers,
 ) -> None:
-    """See :data:`Find`."""
+    """See :func:`find`."""
     masses, members = len(tables.levels), outputs.shape[2]
     weights = np.zeros((masses + tables.components, BLOCK), np.int64)
     means, inverses = np.zeros((tables.components, BLOCK), np.int64), np.zeros((tables.components, BLOCK), np.int64)
@@ -421,7 +370,7 @@ def _gaussian(
     start: Integers,
     frequency: Integers,
 ) -> None:
-    """See :data:`Find`."""
+    """See :func:`find`."""
     slopes, scales, edges = tables.slopes, tables.scales, tables.levels
     for index in range(len(symbols)):
         group, member = (first + index) // outputs.shape[2], (first + index) % outputs.shape[2]
@@ -444,7 +393,7 @@ def _gaussian(
 
 
 @njit(nogil=True, cache=True)
-def find_pixels(
+def find(
     tables: Tables,
     outputs: Outputs,
     first: int,
@@ -453,34 +402,123 @@ def find_pixels(
     start: Integers,
     frequency: Integers,
 ) -> None:
-    """A :data:`Find` for code that is compiled for pixels of all kinds."""
-    if tables.kind == Kind.BERNOULLI:
+    """From the first distribution on: write start and frequency of the intervals of symbols, one for each distribution,
+    which are found first if there are values (else none are given). ``outputs`` are int64, and contiguous.
+    """
+    if tables.kind == BERNOULLI:
         _bernoulli(tables, outputs, first, values, symbols, start, frequency)
-    elif tables.kind == Kind.LOGISTIC:
+    elif tables.kind == LOGISTIC:
         _logistic(tables, outputs, first, values, symbols, start, frequency)
-    else:
+    elif tables.kind == MIXTURE:
         _mixture(tables, outputs, first, values, symbols, start, frequency)
+    else:
+        _gaussian(tables, outputs, first, values, symbols, start, frequency)
+
+
+@njit(nogil=True, cache=True)
+def pop_symbols(tables: Tables, outputs: Outputs, symbols: Symbols, heads: Integers, buffer: Words, top: int) -> int:
+    """Pop symbols as :func:`bbans.intervals.pop` does; returns where the tail begins now, beyond the end of the buffer
+    if words are missing.
+    """
+    lanes, mask = len(heads), np.uint64((1 << tables.precision) - 1)
+    values, start, frequency = np.empty(lanes, np.uint64), np.empty(lanes, np.uint64), np.empty(lanes, np.uint64)
+    for first in range((len(symbols) - 1) // lanes * lanes, -1, -lanes):
+        size = min(lanes, len(symbols) - first)
+        for lane in range(size):
+            values[lane] = heads[lane] & mask
+        find(tables, outputs, first, values[:size], symbols[first : first + size], start[:size], frequency[:size])
+        top = pop_lanes(heads, start[:size], frequency[:size], tables.precision, buffer, top)
+        if top > len(buffer):
+            break
+    return top
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """Some of the distributions that outputs stand for: a :class:`bbans.intervals.distribution.Distribution`."""
+
+    tables: Tables
+    outputs: Outputs
+    count: int
+    first: int = 0
+
+    @staticmethod
+    def of(tables: Tables, outputs: Outputs) -> Compiled:
+        """All of them."""
+        outputs = np.ascontiguousarray(outputs, np.int64)
+        return Compiled(tables, outputs, outputs.shape[0] * outputs.shape[2])
+
+    @property
+    def precision(self) -> int:
+        return self.tables.precision
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, block: slice) -> Compiled:
+        start, stop, _ = block.indices(self.count)
+        return replace(self, count=stop - start, first=self.first + start)
+
+    def interval(self, symbols: Symbols) -> tuple[Integers, Integers]:
+        """Raises :class:`bbans.errors.ImpossibleSymbol` for a bin of frequency 0, which only latents have."""
+        start, frequency = np.empty(self.count, np.uint64), np.empty(self.count, np.uint64)
+        find(self.tables, self.outputs, self.first, np.empty(0, np.uint64), symbols, start, frequency)
+        if not frequency.all():
+            raise ImpossibleSymbol("a latent lies where its posterior can't have put it")
+        return start, frequency
+
+    def locate(self, values: Integers) -> tuple[Symbols, Integers, Integers]:
+        symbols = np.empty(self.count, np.int64)
+        start, frequency = np.empty(self.count, np.uint64), np.empty(self.count, np.uint64)
+        find(self.tables, self.outputs, self.first, values, symbols, start, frequency)
+        return symbols, start, frequency
+
+    def pop_from(self, stack: Stack) -> Symbols:
+        """All symbols, in one call if the stack is in compiled code too: see :class:`bbans.intervals.coding.Popped`."""
+        if self.first or not isinstance(stack, NumbaStack):
+            return pop_blocks(stack, self)
+        symbols = np.empty(self.count, np.int64)
+        stack.popped_to(pop_symbols(self.tables, self.outputs, symbols, stack.heads, stack.buffer, stack.top))
+        return symbols
+
+
+# Copies, because numba takes long to see what read-only arrays are.
+
+
+@cache
+def _bernoulli_tables() -> Tables:
+    return Tables(BERNOULLI, bernoulli.PRECISION, bernoulli.frequencies_of_one().astype(np.int64))
+
+
+@cache
+def _logistic_tables() -> Tables:
+    return Tables(LOGISTIC, PRECISION, _slopes(logistic.distribution_table().nodes), logistic.scale_table().copy())
+
+
+@cache
+def _mixture_tables(components: int, levels: tuple[int, ...]) -> Tables:
+    slopes, scales = _slopes(mixture.distribution_table().nodes), logistic.scale_table().copy()
+    masses, shares = np.array(levels, np.int64), mixture.weight_table().copy()
+    return Tables(MIXTURE, PRECISION, slopes, scales, masses, components, shares)
+
+
+@cache
+def _gaussian_tables(bins: PriorBins) -> Tables:
+    slopes, scales = _slopes(gaussian.distribution_table().nodes), gaussian.deviation_table().copy()
+    return Tables(GAUSSIAN, PRECISION, slopes, scales, bins.edges.copy())
 
 
 class CompiledMaker:
     """A :class:`bbans.intervals.makers.Maker`."""
 
     def bernoulli(self, outputs: Outputs) -> Compiled:
-        frequencies = bernoulli.frequencies_of_one().astype(np.int64)
-        return Compiled.of(_bernoulli, Tables(Kind.BERNOULLI, bernoulli.PRECISION, frequencies), outputs)
+        return Compiled.of(_bernoulli_tables(), outputs)
 
     def logistic(self, outputs: Outputs) -> Compiled:
-        slopes, scales = _slopes(logistic.distribution_table().nodes), logistic.scale_table()
-        return Compiled.of(_logistic, Tables(Kind.LOGISTIC, PRECISION, slopes, scales), outputs)
+        return Compiled.of(_logistic_tables(), outputs)
 
     def mixture(self, outputs: Outputs, components: int, levels: tuple[int, ...]) -> Compiled:
-        slopes = _slopes(mixture.distribution_table().nodes)
-        masses = np.array(levels, np.int64)
-        tables = Tables(
-            Kind.MIXTURE, PRECISION, slopes, logistic.scale_table(), masses, components, mixture.weight_table()
-        )
-        return Compiled.of(_mixture, tables, outputs)
+        return Compiled.of(_mixture_tables(components, levels), outputs)
 
     def gaussian(self, bins: PriorBins, outputs: Outputs) -> Compiled:
-        slopes, scales = _slopes(gaussian.distribution_table().nodes), gaussian.deviation_table()
-        return Compiled.of(_gaussian, Tables(Kind.GAUSSIAN, PRECISION, slopes, scales, bins.edges), outputs)
+        return Compiled.of(_gaussian_tables(bins), outputs)

@@ -82,14 +82,24 @@ class DenseNetwork:
 
 
 @njit(nogil=True, cache=True)
-def _put(limbs: NDArray[np.int32], parts: int, index: int, image: int, value: int) -> None:
-    """Write an input of a layer, of which the even one of each pair must come first."""
-    for part in range(parts):
-        limb = value if parts == 1 else (value & (LIMB - 1) if part == 0 else value >> LIMB_BITS)
+def _put(limbs: NDArray[np.int32], parts: int, index: int, values: Table) -> None:
+    """Write an input of a layer, for the images of a tile; the even one of each pair must come first."""
+    lower = limbs[0, index // 2]
+    mask = 0xFFFF if parts == 1 else LIMB - 1
+    if index % 2 == 0:
+        for image in range(TILE):
+            lower[image] = values[image] & mask
+    else:
+        for image in range(TILE):
+            lower[image] |= np.int32((values[image] & mask) << 16)
+    if parts == 2:
+        upper = limbs[1, index // 2]
         if index % 2 == 0:
-            limbs[part, index // 2, image] = limb & 0xFFFF
+            for image in range(TILE):
+                upper[image] = (values[image] >> LIMB_BITS) & 0xFFFF
         else:
-            limbs[part, index // 2, image] |= np.int32(limb << 16)
+            for image in range(TILE):
+                upper[image] |= np.int32((values[image] >> LIMB_BITS) << 16)
 
 
 @njit(nogil=True, cache=True)
@@ -98,12 +108,14 @@ def _evaluate(layers: Table, biases: Table, inputs: Table, outputs: Table) -> No
     pairs, blocks = layers[:, Field.PAIRS].max(), -(-layers[:, Field.OUTPUTS].max() // OUTPUTS)
     limbs, sums = np.zeros((2, pairs, TILE), np.int32), np.empty((2, blocks * OUTPUTS, TILE), np.int32)
     nothing, rows = np.zeros(OUTPUTS * TILE, np.int32), np.empty(pairs, np.int64)
+    values = np.zeros(TILE, np.int64)
     limits = np.array([-SUM_MAXIMUM - 1, SUM_MAXIMUM], np.int32)
     for first in range(0, len(inputs), TILE):
         images = min(TILE, len(inputs) - first)
-        for image in range(images):
-            for index in range(inputs.shape[1]):
-                _put(limbs, layers[0, Field.LIMBS], index, image, inputs[first + image, index])
+        for index in range(inputs.shape[1]):
+            for image in range(images):
+                values[image] = inputs[first + image, index]
+            _put(limbs, layers[0, Field.LIMBS], index, values)
         for number in range(len(layers)):
             layer = layers[number]
             parts, shift, width = layer[Field.LIMBS], layer[Field.SHIFT], layer[Field.OUTPUTS]
@@ -126,13 +138,16 @@ def _evaluate(layers: Table, biases: Table, inputs: Table, outputs: Table) -> No
                     )
             last = number + 1 == len(layers)
             for output in range(width):
-                bias = biases[layer[Field.BIAS] + output]
-                for image in range(images):
-                    total = bias + np.int64(sums[0, output, image])
-                    if parts == 2:
-                        total += np.int64(sums[1, output, image]) << LIMB_BITS
-                    y = min(max(total >> shift, layer[Field.MINIMUM]), layer[Field.MAXIMUM])
-                    if last:
-                        outputs[first + image, output] = y
-                    else:
-                        _put(limbs, layers[number + 1, Field.LIMBS], output, image, y)
+                bias, minimum, maximum = biases[layer[Field.BIAS] + output], layer[Field.MINIMUM], layer[Field.MAXIMUM]
+                for image in range(TILE):
+                    values[image] = bias + np.int64(sums[0, output, image])
+                if parts == 2:
+                    for image in range(TILE):
+                        values[image] += np.int64(sums[1, output, image]) << LIMB_BITS
+                for image in range(TILE):
+                    values[image] = min(max(values[image] >> shift, minimum), maximum)
+                if last:
+                    for image in range(images):
+                        outputs[first + image, output] = values[image]
+                else:
+                    _put(limbs, layers[number + 1, Field.LIMBS], output, values)

@@ -322,8 +322,10 @@ def write(values: NDArray[np.float32], stored: NDArray[np.int32], channel: int) 
 
 
 @njit(nogil=True, cache=True)
-def unpack(stored: NDArray[np.int32], values: NDArray[np.float32], wide: bool) -> None:
-    """From pairs, or ``wide`` results, ``(tiles, positions, groups, TILE)`` to ``(positions, channels, images)``."""
+def unpack(stored: NDArray[np.int32], values: NDArray[Any], wide: bool) -> None:
+    """From pairs, or ``wide`` results, ``(tiles, positions, groups, TILE)`` to ``(positions, channels, images)`` in any
+    type; all go through float32, as with other engines.
+    """
     positions, channels, images = values.shape
     for tile in range(len(stored)):
         first = tile * TILE
@@ -334,7 +336,7 @@ def unpack(stored: NDArray[np.int32], values: NDArray[np.float32], wide: bool) -
                 found = values[position, channel, first : first + count]
                 if wide:
                     for image in range(count):
-                        found[image] = group[image]
+                        found[image] = np.float32(group[image])
                 elif channel % 2 == 0:
                     for image in range(count):
                         found[image] = np.int16(group[image])
