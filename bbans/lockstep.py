@@ -21,7 +21,7 @@ from bbans.portable.convolution import Line
 from bbans.portable.layout import Stored
 from bbans.portable.maps import ContextState
 from bbans.portable.numba_engine import Calls
-from bbans.portable.numba_product import TILE, Step, Table, evaluate, unpack
+from bbans.portable.numba_product import ONE, TILE, ZERO, Step, Table, evaluate, unpack
 
 
 class Network(NamedTuple):
@@ -92,17 +92,18 @@ def _find_intervals(
     nothing, count = np.empty(0, np.uint64), width * images
     symbols, starts, frequencies = np.empty(count, np.int64), np.empty(count, np.uint64), np.empty(count, np.uint64)
     for row in range(height):
-        line = (row, 0, 0, 1, width)
-        evaluate(network.look, network.look_operands, line, 1)
+        line = (row, ZERO, ZERO, ONE, width)
+        evaluate(network.look, network.look_operands, line, ONE)
         for channel in range(channels):
             steps, operands = network.heads[channel]
-            evaluate(steps, operands, line, 1)
+            evaluate(steps, operands, line, ONE)
             unpack(network.outputs[:, :width], parameters, network.wide[channel])
-            for column in range(width):
-                symbols[column * images : (column + 1) * images] = pixels[row, column, channel]
-            find(tables, parameters, 0, nothing, symbols, starts, frequencies)
-            start[channel, row] = starts.reshape(width, images)
-            frequency[channel, row] = frequencies.reshape(width, images)
+            for place in range(count):
+                symbols[place] = pixels[row, place // images, channel, place % images]
+            find(tables, parameters, ZERO, nothing, symbols, starts, frequencies)
+            for place in range(count):
+                start[channel, row, place // images, place % images] = starts[place]
+                frequency[channel, row, place // images, place % images] = frequencies[place]
 
 
 @njit(nogil=True, cache=True)
@@ -117,15 +118,18 @@ def _push_lines(
         row, column, down, right, count = lines[index]
         for channel in range(channels - 1, -1, -1):
             for position in range(count):
-                here = slice(position * images, (position + 1) * images)
-                starts[here] = start[channel, row + position * down, column + position * right]
-                frequencies[here] = frequency[channel, row + position * down, column + position * right]
+                for image in range(images):
+                    place = (channel, row + position * down, column + position * right, image)
+                    starts[position * images + image] = start[place]
+                    frequencies[position * images + image] = frequency[place]
             for first in range(0, count * images, lanes):
                 block = slice(first, min(first + lanes, count * images))
                 if top < lanes:
                     room = len(buffer) + lanes
-                    buffer = np.concatenate((np.empty(room, np.uint32), buffer))
-                    top += room
+                    larger = np.empty(room + len(buffer), np.uint32)
+                    for word in range(len(buffer)):
+                        larger[room + word] = buffer[word]
+                    buffer, top = larger, top + room
                 top = push_lanes(heads, starts[block], frequencies[block], precision, buffer, top)
     return buffer, top
 
@@ -159,7 +163,8 @@ def _pop_lines(
                 return top
             for position in range(count):
                 found = symbols[position * images : (position + 1) * images]
-                x[row + position * down, column + position * right, channel] = found
+                for image in range(images):
+                    x[row + position * down, column + position * right, channel, image] = found[image]
                 _learn(network, row + position * down, column + position * right, channel, 0, found)
     return top
 
@@ -203,14 +208,17 @@ class CompiledContextLikelihood(ContextLikelihood):
         network = Network.of(state)
         precision = 0
         for block in layout.map_blocks(images, width):
-            part = pixels[:, :, :, block]
+            part = np.ascontiguousarray(pixels[:, :, :, block])
             layout.store(self.features[:, :, :, block], state.features.inside)
             parameters = self._parameters(width, part.shape[3])
             distribution = self.distribution(parameters)
             assert isinstance(distribution, Compiled)
             precision = distribution.precision
-            found = start[:, :, :, block], frequency[:, :, :, block]
-            _find_intervals(network, distribution.tables, parameters, part, *found)
+            # All contiguous, as else another version would be compiled.
+            starts = np.empty((channels, height, width, part.shape[3]), np.uint64)
+            frequencies = np.empty_like(starts)
+            _find_intervals(network, distribution.tables, parameters, part, starts, frequencies)
+            start[:, :, :, block], frequency[:, :, :, block] = starts, frequencies
         return start, frequency, precision
 
     def _parameters(self, positions: int, images: int) -> Table:

@@ -42,13 +42,49 @@ def rates(papers: bool = True) -> str:
 
 
 def throughput() -> str:
-    lines = ["| data | codec | bits/dim | encode, images/s | decode, images/s |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| data | codec | bits/dim | encode / decode, images/s | MB/s | peak memory, MB |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for model in result("throughput")["models"].values():
-        lines += [
-            f"| {model['data']} | {row['codec']} | {row['bits_per_dimension']:.4f} "
-            f"| {row['encode_images_per_second']:,.0f} | {row['decode_images_per_second']:,.0f} |"
-            for row in model["codecs"]
-        ]
+        for speed in sorted(model["speeds"], key=lambda speed: speed["bits_per_dimension"]):
+            setting = speed["setting"]
+            how = speed["codec"]
+            if setting:
+                threads = f"{setting['threads']} thread{'s' if setting['threads'] > 1 else ''}"
+                how = f"`{setting['model']}`{', K = ' + str(setting['steps']) if setting['steps'] else ''}, "
+                how += f"{setting['engine']}, {threads}"
+            lines.append(
+                f"| {model['data']} | {how} | {speed['bits_per_dimension']:.4f} | "
+                f"{speed['encode_images_per_second']:,.0f} / {speed['decode_images_per_second']:,.0f} | "
+                f"{speed['encode_megabytes_per_second']:.2f} / {speed['decode_megabytes_per_second']:.2f} | "
+                f"{speed['peak_megabytes']:,.0f} |"
+            )
+    return "\n".join(lines)
+
+
+def growth() -> str:
+    lines = [
+        "| model | images | bits/dim | ms an image, encode / decode | peak memory, MB |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| `{name}` | {speed['images']:,} | {speed['bits_per_dimension']:.4f} | "
+        f"{1000 / speed['encode_images_per_second']:.3f} / {1000 / speed['decode_images_per_second']:.3f} | "
+        f"{speed['peak_megabytes']:,.0f} |"
+        for name, speeds in result("throughput")["growth"].items()
+        for speed in speeds
+    ]
+    return "\n".join(lines)
+
+
+def cores() -> str:
+    lines = ["| ANS core | lanes | push / pop, million symbols/s |", "| --- | --- | --- |"]
+    lines += [
+        f"| {core['core']} | {core['lanes']:,} | {core['push_million_per_second']:.0f} / "
+        f"{core['pop_million_per_second']:.0f} |"
+        for core in result("throughput")["cores"]
+    ]
     return "\n".join(lines)
 
 
@@ -237,6 +273,8 @@ TABLES: dict[Path, dict[str, Callable[[], str]]] = {
         "out-of-distribution": out_of_distribution,
         "rates": rates,
         "throughput": throughput,
+        "growth": growth,
+        "cores": cores,
         "steps": steps,
         "baselines": baselines,
         "embedding": embedding,

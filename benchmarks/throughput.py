@@ -1,28 +1,37 @@
-"""Images a second, each way, of whole calls on arrays in memory, beside other compressors in the same run.
+"""Images a second and peak memory, each way, of whole files, beside other compressors in the same run.
 
 python benchmarks/throughput.py DATA [MODEL ...]
+
+Also how the time for an image changes with their number, and the speed of the ANS cores alone.
 """
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import zstandard
 from data import MODELS, save, shipped, test_images
 
-import bbans
 from bbans.ans import HEAD_MINIMUM, core_named
+from bbans.bench.baselines import Skipped
+from bbans.bench.throughput import Setting, measure
 
 REPEATS = 3
-IMAGES = {"mnist-binary": 6000, "mnist": 6000, "fashion": 6000, "cifar10": 2700, "gg-cifar10": 2700}
-"""The first so many test images are enough for models with larger networks; else it is all of them."""
+THREADS = os.cpu_count() or 1
+IMAGES = {"cifar10": 2700, "gg-cifar10": 2700}
+"""The first so many test images are enough for large ones; else it is all of them."""
+OTHERS = ["zstd-19", "xz-9e", "bzip3", "zpaq-5", "jxl-7", "jxl-9"]
+OTHERS_BESIDE = ("mnist-binary", "mnist", "cifar10")
+"""The models beside which other codecs are measured: those of the other models are the same."""
+STEPS = {"gg-mnist-binary": (10,), "gg-mnist": (10,)}
+GROWTH = {"mnist": (1, 10, 100, 1000, 10_000, 100_000), "gg-mnist-binary": (1, 100, 10_000, 1_000_000)}
+"""Numbers of images, which begin again where the test set ends."""
 
 
 def fastest(function: Callable[[], object]) -> float:
@@ -35,49 +44,31 @@ def fastest(function: Callable[[], object]) -> float:
     return best
 
 
-def measure(name: str, folder: Path) -> dict[str, object]:
-    """Speeds of one model and of the others on the same array."""
+def speeds(name: str, folder: Path) -> list[dict[str, object]]:
+    """Of one model, and of the other codecs on the same images."""
     images = test_images(folder, name)[: IMAGES.get(name)]
-    model = bbans.load_model(name)
-    rows: list[dict[str, object]] = []
-    for engine, threads in [("numpy", os.cpu_count() or 1), ("numba", 1), ("numba", os.cpu_count() or 1)]:
-        codec = bbans.Codec.of(model, engine=engine, threads=threads)
-        data = codec.compress(images)
-        rows.append(
-            row(
-                f"bbans `{name}`, {engine}, {threads} thread{'s' if threads > 1 else ''}",
-                images,
-                len(data),
-                lambda c=codec: c.compress(images),
-                lambda c=codec, d=data: c.decompress(d),
-            )
-        )
-    if name in IMAGES:
-        return {"data": f"{MODELS[name]}, first {len(images):,}", "images": len(images), "codecs": rows}
-    raw = images.tobytes()
-    others: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
-        "zstd -19": (zstandard.ZstdCompressor(level=19).compress, zstandard.ZstdDecompressor().decompress),
-        "xz -9e": (lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME), lzma.decompress),
-        "bzip2 -9": (bz2.compress, bz2.decompress),
-    }
-    for other, (compress, decompress) in others.items():
-        data = compress(raw)
-        rows.append(row(other, images, len(data), lambda c=compress: c(raw), lambda d=decompress, p=data: d(p)))
-    return {"data": MODELS[name], "images": len(images), "codecs": rows}
+    settings = [
+        Setting(name, 0, engine, engine, threads, len(images))
+        for engine, threads in [("numpy", THREADS), ("numba", 1), ("numba", THREADS)]
+    ]
+    settings += [Setting(name, steps, "numba", "numba", THREADS, len(images)) for steps in STEPS.get(name, ())]
+    others = [*OTHERS] if name in OTHERS_BESIDE else []
+    return measured(images, settings, others, REPEATS)
 
 
-def row(
-    name: str, images: np.ndarray, size: int, compress: Callable[[], object], decompress: Callable[[], object]
-) -> dict[str, object]:
-    """One line of the table."""
-    result: dict[str, object] = {
-        "codec": name,
-        "bits_per_dimension": 8 * size / images.size,
-        "encode_images_per_second": len(images) / fastest(compress),
-        "decode_images_per_second": len(images) / fastest(decompress),
-    }
-    print(result, flush=True)
-    return result
+def measured(images: np.ndarray, settings: list[Setting], others: list[str], repeats: int) -> list[dict[str, object]]:
+    """Rows for the JSON; of other codecs, those in the arrangement that suits them."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "images.npy")
+        np.save(path, images)
+        for speed in measure(path, settings, others, len(images), repeats):
+            if isinstance(speed, Skipped):
+                print(speed, flush=True)
+            elif not speed.codec.endswith(", each"):
+                print(speed, flush=True)
+                rows.append(asdict(speed))
+    return rows
 
 
 def measure_core(name: str, lanes: int) -> dict[str, object]:
@@ -104,6 +95,14 @@ def measure_core(name: str, lanes: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    models = {name: measure(name, Path(sys.argv[1])) for name in sys.argv[2:] or shipped()}
-    cores = [measure_core(core, lanes) for core in ("numpy", "numba") for lanes in (64, 256, 784, 1024, 4096)]
-    save("throughput", {"models": models, "cores": cores})
+    names, folder = sys.argv[2:] or list(shipped()), Path(sys.argv[1])
+    rows = {name: {"data": MODELS[name], "speeds": speeds(name, folder)} for name in names}
+    growth = {
+        name: measured(
+            test_images(folder, name), [Setting(name, 0, "auto", "auto", THREADS, count) for count in counts], [], 1
+        )
+        for name, counts in GROWTH.items()
+        if name in names
+    }
+    cores = [measure_core(core, lanes) for core in ("numpy", "numba") for lanes in (64, 256, 1024, 4096)]
+    save("throughput", {"models": rows, "growth": growth, "cores": cores, "threads": THREADS})

@@ -229,3 +229,28 @@ def test_a_codec_that_fails_is_skipped() -> None:
 
     result = measure(replace(xz, encode=refuses), pictures((2, 3, 4), 2))
     assert result == Skipped("xz-9e", "raw", "failed: too large")
+
+
+def test_throughput(folder: Path, model_folder: Path) -> None:
+    """More images than there are, two engines, another codec: whole files, which all have the same size."""
+    succeed(
+        "throughput", "images.npy", "--model", model_folder, "-n", "10,50", "--engine", "numpy,torch", "--threads", "1",
+        "--codec", "zstd-19", "--repeats", "1", "-o", "speeds.json",
+    )  # fmt: skip
+    speeds = json.loads((folder / "speeds.json").read_text())["speeds"]
+    own, other = speeds[:-1], speeds[-1]
+    assert [(speed["setting"]["engine"], speed["images"]) for speed in own] == [
+        ("numpy", 10), ("numpy", 50), ("torch", 10), ("torch", 50),
+    ]  # fmt: skip
+    images = np.load("images.npy")
+    codec = bbans.Codec.of(bbans.load_model(model_folder))
+    for speed in own:
+        assert speed["bytes"] == len(codec.compress(np.resize(images, (speed["images"], *images.shape[1:]))))
+        assert speed["encode_images_per_second"] > 0 and speed["peak_megabytes"] > 1
+    assert other["codec"] == "zstd-19, raw" and other["setting"] is None and other["images"] == 40
+
+
+@pytest.mark.parametrize("option", [("-n", "0"), ("-n", "1,x"), ("--threads", "0"), ("--engine", "abacus")])
+def test_throughput_refuses_what_makes_no_sense(folder: Path, model_folder: Path, option: tuple[str, str]) -> None:
+    result = invoke("throughput", "images.npy", "--model", model_folder, *option)
+    assert result.exit_code in (1, 2) and isinstance(result.exception, SystemExit)

@@ -23,8 +23,8 @@ from bbans.portable.network import Network
 from bbans.portable.numpy_engine import NumpyEngine
 
 FILES = {
-    "gg-mnist+0": 120, "gg-mnist+5": 30, "gg-mnist-binary+0": 120, "gg-mnist-binary+5": 30, "mnist-binary+0": 24,
-    "mnist-binary+2": 4, "mnist+2": 2, "fashion+0": 4, "cifar10+0": 2, "gg-cifar10+2": 3,
+    "gg-mnist+0": 120, "gg-mnist+5": 30, "gg-mnist-binary+0": 120, "gg-mnist-binary+5": 30, "mnist-binary+0": 10,
+    "mnist-binary+2": 4, "mnist+2": 2, "fashion+0": 2, "cifar10+0": 2, "gg-cifar10+2": 2,
 }  # fmt: skip
 """How many images are coded with a model and so many steps."""
 REPOSITORY = Path(__file__).parent.parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -45,6 +46,19 @@ def parse_steps(context: click.Context, parameter: click.Parameter, text: str) -
             raise click.BadParameter(f"a range goes up, and by {RANGE_MAXIMUM} at most; got {part!r}")
         numbers.update(range(int(first), int(last or first) + 1))
     return sorted(numbers)
+
+
+def parse_counts(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
+    """The numbers of a list such as ``1,100,10000``, each at least 1."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise click.BadParameter(f"expected numbers such as 1,100,10000, got {text!r}")
+    return sorted({int(part) for part in parts})
+
+
+def parse_names(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+    """The names of a list such as ``numpy,numba``, each once."""
+    return list(dict.fromkeys(part.strip() for part in text.split(",")))
 
 
 @click.group()
@@ -197,6 +211,99 @@ def baselines(
     if output:
         result = {"codecs": [asdict(row) for row in rows], "skipped": [asdict(skip) for skip in skipped]}
         write_json(output, {"data": describe(data.name, array), **result})
+
+
+@bench.command()
+@DATA
+@click.option(
+    "--model", "models", multiple=True, metavar="NAME|PATH", help="May be repeated. [default: what suits DATA]"
+)
+@click.option("--steps", default="0", show_default=True, callback=parse_steps, metavar="K,K|K-K")
+@click.option("--engine", "engines", default="auto", show_default=True, callback=parse_names, metavar="NAME,NAME")
+@click.option("--ans", "cores", default="auto", show_default=True, callback=parse_names, metavar="CORE,CORE")
+@click.option("--threads", default=str(os.cpu_count() or 1), show_default=True, callback=parse_counts, metavar="N,N")
+@click.option("-n", "--images", default="1000", show_default=True, callback=parse_counts, metavar="N,N",
+              help="The first N; DATA is repeated where it has fewer. The other codecs get the last N.")  # fmt: skip
+@click.option(
+    "--codec", "codecs", multiple=True, metavar="NAME", help="Another codec in the same run; may be repeated."
+)
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="The fastest counts.")
+@JSON_OUTPUT
+@FORCE
+@QUIET
+@reports_errors
+def throughput(
+    data: Path,
+    models: tuple[str, ...],
+    steps: list[int],
+    engines: list[str],
+    cores: list[str],
+    threads: list[int],
+    images: list[int],
+    codecs: tuple[str, ...],
+    repeats: int,
+    output: Path | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Images a second and memory of whole files of DATA, a .npy file, in all combinations of the options.
+
+    Each is measured in a process of its own, decoded and compared.
+    """
+    from bbans.api import resolve_model
+    from bbans.bench.baselines import Skipped
+    from bbans.bench.report import describe, read_images, table, write_json
+    from bbans.bench.throughput import measure, settings_of
+    from bbans.errors import BenchmarkError
+
+    _check_targets(force, output)
+    array = read_images(data, max(images))
+    if not models:
+        chosen = resolve_model(array, "auto")
+        if chosen is None:
+            raise BenchmarkError(f"no shipped model fits {data}; --model names others")
+        models = (chosen.name,)
+    settings = settings_of(models, steps, engines, cores, threads, images)
+    total = len(settings) + len(codecs)
+    results = list(_progress(measure(data, settings, codecs, min(images[-1], len(array)), repeats), total, quiet))
+    lines = []
+    for speed in results:
+        if isinstance(speed, Skipped):
+            click.echo(f"bbans: note: skipped {speed.codec}, {speed.arrangement}: {speed.reason}", err=True)
+            continue
+        setting = speed.setting
+        how = [setting.engine, setting.ans, str(setting.threads), str(setting.steps)] if setting else [""] * 4
+        lines.append(
+            [
+                speed.codec,
+                *how,
+                f"{speed.images:,}",
+                f"{speed.bits_per_dimension:.4f}",
+                f"{speed.encode_images_per_second:,.0f}",
+                f"{speed.decode_images_per_second:,.0f}",
+                f"{speed.encode_megabytes_per_second:.2f}",
+                f"{speed.decode_megabytes_per_second:.2f}",
+                f"{speed.peak_megabytes:.0f}",
+            ]
+        )
+    header = [
+        "codec",
+        "engine",
+        "ANS",
+        "threads",
+        "K",
+        "images",
+        "bits/dim",
+        "encode/s",
+        "decode/s",
+        "encode MB/s",
+        "decode MB/s",
+        "peak MB",
+    ]
+    click.echo(table(header, lines, names=3))
+    if output:
+        speeds = [asdict(speed) for speed in results if not isinstance(speed, Skipped)]
+        write_json(output, {"data": describe(data.name, array), "speeds": speeds})
 
 
 def _check_targets(force: bool, *targets: Path | None) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 from bbans.ans.numba_core import NumbaStack, pop_lanes
 from bbans.ans.stack import Stack, Words
@@ -56,6 +55,19 @@ BLOCK = 64
 @njit(nogil=True, cache=True)
 def _clip(value: int, minimum: int, maximum: int) -> int:
     return min(max(value, minimum), maximum)
+
+
+@intrinsic
+def _look_up(typing: Any, table: Any, place: Any) -> Any:
+    """An entry of an int64 table whose address is given: what LLVM can't make a gathering instruction of, which takes
+    twice as long on many processors.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load_atomic(builder.gep(start, [arguments[1]]), "monotonic", 8)
+
+    return types.int64(types.int64, types.int64), emit
 
 
 def _slopes(nodes: Signed) -> Signed:
@@ -154,7 +166,8 @@ def _add_shares(
 def _inverse_scale(table: Signed, log_scale: int, minimum: int) -> int:
     """See :func:`bbans.intervals.location_scale.look_up_inverse_scale`."""
     rounded = (log_scale + (1 << (DROPPED_BITS - 1))) >> DROPPED_BITS
-    inverse: int = table[_clip(rounded - (minimum << LOG_SCALE_BITS), 0, len(table) - 1)]
+    place = _clip(rounded - (minimum << LOG_SCALE_BITS), 0, len(table) - 1)
+    inverse: int = _look_up(table.ctypes.data, place)
     return inverse
 
 
@@ -162,7 +175,6 @@ def _inverse_scale(table: Signed, log_scale: int, minimum: int) -> int:
 BERNOULLI, LOGISTIC, MIXTURE, GAUSSIAN = range(4)
 
 NO_INTEGERS: Signed = np.empty(0, np.int64)
-NO_FLOATS: NDArray[np.float64] = np.empty(0)
 
 
 class Tables(NamedTuple):
@@ -178,7 +190,7 @@ class Tables(NamedTuple):
     levels: Signed = NO_INTEGERS
     """Point masses of a mixture, or edges of the bins of latents."""
     components: int = 0
-    shares: NDArray[np.float64] = NO_FLOATS
+    shares: Signed = NO_INTEGERS
 
 
 @njit(nogil=True, cache=True)
@@ -260,22 +272,22 @@ def _mixture_parameters(tables: Tables, outputs: Outputs, weights: Signed, means
     kinds, size = outputs.shape
     components = tables.components
     count = kinds - 2 * components
-    largest, total, share = np.empty(size, np.int64), np.zeros(size), np.empty((count, size))
+    largest, total = np.empty(size, np.int64), np.zeros(size, np.int64)
     for index in range(size):
         largest[index] = np.int64(outputs[0, index])
-    for place in range(1, count):
+    for kind in range(1, count):
         for index in range(size):
-            largest[index] = max(largest[index], np.int64(outputs[place, index]))
-    for place in range(count):
+            largest[index] = max(largest[index], np.int64(outputs[kind, index]))
+    for kind in range(count):
         for index in range(size):
-            step = _clip((largest[index] - np.int64(outputs[place, index])) >> WEIGHT_SHIFT, 0, WEIGHT_STEPS)
-            share[place, index] = tables.shares[step]
-            total[index] += share[place, index]  # of integers below 2**53: the same in any order
-    for index in range(size):
-        total[index] = WEIGHT_TOTAL / total[index]
-    for place in range(count):
+            step = min((largest[index] - np.int64(outputs[kind, index])) >> WEIGHT_SHIFT, WEIGHT_STEPS)
+            share = _look_up(tables.shares.ctypes.data, step)
+            weights[kind, index] = share
+            total[index] += share
+    for kind in range(count):
         for index in range(size):
-            weights[place, index] = np.int64(np.floor(share[place, index] * total[index]))
+            share = np.float64(weights[kind, index]) * (WEIGHT_TOTAL / np.float64(total[index]))
+            weights[kind, index] = np.int64(np.floor(share))
     for component in range(components):
         for index in range(size):
             means[component, index] = _clip(np.int64(outputs[count + component, index]), -MEAN_LIMIT, MEAN_LIMIT)
@@ -336,7 +348,9 @@ def _mixture(
             count = min(VECTOR, size - place)
             here = done + place
             if len(values):
-                low[:], high[:], below[:], above[:], level[:] = 0, LEVELS, 0, 1 << PRECISION, first_level
+                for index in range(VECTOR):
+                    low[index], high[index], below[index], above[index] = 0, LEVELS, 0, 1 << PRECISION
+                    level[index] = first_level
                 searching = True
                 while searching:
                     _mixture_starts(tables, weights, means, inverses, place, level, edge)
@@ -348,11 +362,14 @@ def _mixture(
                             high[index], above[index] = level[index], edge[index]
                         searching |= high[index] - low[index] > 1
                         level[index] = max(low[index], (low[index] + high[index]) // 2)
-                symbols[here : here + count] = low[:count]
+                for index in range(count):
+                    symbols[here + index] = low[index]
             else:
-                level[:count] = symbols[here : here + count]
+                for index in range(count):
+                    level[index] = symbols[here + index]
                 _mixture_starts(tables, weights, means, inverses, place, level, below)
-                level += 1
+                for index in range(count):
+                    level[index] += 1
                 _mixture_starts(tables, weights, means, inverses, place, level, above)
             for index in range(count):
                 start[here + index] = below[index]
@@ -498,7 +515,7 @@ def _logistic_tables() -> Tables:
 @cache
 def _mixture_tables(components: int, levels: tuple[int, ...]) -> Tables:
     slopes, scales = _slopes(mixture.distribution_table().nodes), logistic.scale_table().copy()
-    masses, shares = np.array(levels, np.int64), mixture.weight_table().copy()
+    masses, shares = np.array(levels, np.int64), mixture.weight_table().astype(np.int64)
     return Tables(MIXTURE, PRECISION, slopes, scales, masses, components, shares)
 
 

@@ -33,6 +33,14 @@ TINY = 2.0**-60
 Floats32 = NDArray[np.float32]
 
 
+def quantize(v: Floats32, limit: int) -> tuple[Floats32, Floats32]:
+    """Integers up to ``limit`` for each row, and the unit that they are in, ``(rows, 1)``."""
+    largest = np.maximum(v.max(axis=1, keepdims=True), -v.min(axis=1, keepdims=True))
+    largest = np.maximum(largest, np.float32(TINY))
+    quantized = v * (np.float32(limit) / largest)
+    return np.rint(quantized, out=quantized), largest / np.float32(limit)
+
+
 @dataclass(frozen=True, eq=False)
 class CoarseLayer:
     """A layer after the first, as a gradient sees it."""

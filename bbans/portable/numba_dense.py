@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from bbans.portable.network import Linear, Network, largest_sum
+from bbans.portable.descent import FIRST_LIMIT, LIMIT, Descent, Floats32, quantize
+from bbans.portable.engine import Linearize, PullBack, Rows
+from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network, largest_sum
 from bbans.portable.numba_product import OUTPUTS, PAIR_BYTES, TILE, Table, block_product, pairs_of
 
 LIMB_BITS = 8
@@ -81,6 +84,48 @@ class DenseNetwork:
         return outputs
 
 
+def load_dense_gradient(network: Network) -> Linearize | None:
+    """See :class:`bbans.portable.engine.Engine`; None if 32 bits don't hold the network's sums."""
+    magnitudes = [network.input_magnitude, *[layer.output_magnitude for layer in network.layers]]
+    forward = []
+    for layer, magnitude in zip(network.layers, magnitudes, strict=False):
+        loaded = DenseNetwork.of(Network(magnitude, (layer,)))
+        if loaded is None:
+            return None
+        forward.append(loaded)
+    descent = Descent.of(network)
+    first, backward = descent.first_weight.astype(np.float64), []
+    for coarse in descent.layers:
+        weight = np.ascontiguousarray(coarse.weight.T)
+        product = Linear(weight, np.zeros(len(weight), np.int64), 0, -FLOAT32_EXACT, FLOAT32_EXACT)
+        loaded = DenseNetwork.of(Network(LIMIT, (product,)))
+        assert loaded is not None, "sums that float32 holds fit 32 bits"
+        backward.append((loaded, coarse.step))
+    last = len(network.layers) - 1
+
+    def linearize(inputs: NDArray[np.int64]) -> tuple[Floats32, PullBack]:
+        results = [inputs]
+        for loaded in forward:
+            results.append(loaded(results[-1]))
+
+        def pull_back(g: Floats32, rows: Rows) -> NDArray[np.float64]:
+            for index in range(last, 0, -1):
+                loaded, step = backward[index - 1]
+                quantized, unit = quantize(g, LIMIT)
+                g = np.empty((len(quantized), loaded.outputs), np.float32)
+                _evaluate(loaded.layers, loaded.biases, quantized, g)
+                g *= unit * step
+                g *= results[index][rows] > network.layers[index - 1].minimum
+            quantized, unit = quantize(g, FIRST_LIMIT)
+            gradient: NDArray[np.float64] = quantized.astype(np.float64) @ first
+            gradient *= unit.astype(np.float64) * descent.first_step
+            return gradient
+
+        return np.ldexp(results[-1], -OUTPUT_FRACTION).astype(np.float32), pull_back
+
+    return linearize
+
+
 @njit(nogil=True, cache=True)
 def _put(limbs: NDArray[np.int32], parts: int, index: int, values: Table) -> None:
     """Write an input of a layer, for the images of a tile; the even one of each pair must come first."""
@@ -103,8 +148,8 @@ def _put(limbs: NDArray[np.int32], parts: int, index: int, values: Table) -> Non
 
 
 @njit(nogil=True, cache=True)
-def _evaluate(layers: Table, biases: Table, inputs: Table, outputs: Table) -> None:
-    """From ``(images, inputs)`` to ``(images, outputs)``."""
+def _evaluate(layers: Table, biases: Table, inputs: NDArray[Any], outputs: NDArray[Any]) -> None:
+    """From integers ``(images, inputs)`` to ``(images, outputs)``, each in any type that holds them."""
     pairs, blocks = layers[:, Field.PAIRS].max(), -(-layers[:, Field.OUTPUTS].max() // OUTPUTS)
     limbs, sums = np.zeros((2, pairs, TILE), np.int32), np.empty((2, blocks * OUTPUTS, TILE), np.int32)
     nothing, rows = np.zeros(OUTPUTS * TILE, np.int32), np.empty(pairs, np.int64)
@@ -114,7 +159,7 @@ def _evaluate(layers: Table, biases: Table, inputs: Table, outputs: Table) -> No
         images = min(TILE, len(inputs) - first)
         for index in range(inputs.shape[1]):
             for image in range(images):
-                values[image] = inputs[first + image, index]
+                values[image] = np.int64(inputs[first + image, index])
             _put(limbs, layers[0, Field.LIMBS], index, values)
         for number in range(len(layers)):
             layer = layers[number]
@@ -136,9 +181,9 @@ def _evaluate(layers: Table, biases: Table, inputs: Table, outputs: Table) -> No
                         OUTPUTS,
                         1,
                     )
-            last = number + 1 == len(layers)
+            minimum, maximum = layer[Field.MINIMUM], layer[Field.MAXIMUM]
             for output in range(width):
-                bias, minimum, maximum = biases[layer[Field.BIAS] + output], layer[Field.MINIMUM], layer[Field.MAXIMUM]
+                bias = biases[layer[Field.BIAS] + output]
                 for image in range(TILE):
                     values[image] = bias + np.int64(sums[0, output, image])
                 if parts == 2:
@@ -146,8 +191,8 @@ def _evaluate(layers: Table, biases: Table, inputs: Table, outputs: Table) -> No
                         values[image] += np.int64(sums[1, output, image]) << LIMB_BITS
                 for image in range(TILE):
                     values[image] = min(max(values[image] >> shift, minimum), maximum)
-                if last:
+                if number + 1 < len(layers):
+                    _put(limbs, layers[number + 1, Field.LIMBS], output, values)
+                else:
                     for image in range(images):
                         outputs[first + image, output] = values[image]
-                else:
-                    _put(limbs, layers[number + 1, Field.LIMBS], output, values)

@@ -1,6 +1,6 @@
 """Integer networks in compiled code: 16-bit integers, summed up in 32 bits.
 
-What it can't do it leaves to NumPy: gradients, and layers that the proof doesn't allow (:func:`fits`).
+What it can't do it leaves to NumPy: gradients through maps, and layers that the proof doesn't allow (:func:`fits`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bbans.portable.engine import Call, Engine, Evaluate, Linearize, Product, Su
 from bbans.portable.layout import Place, Scratch, Stored, Values, cut
 from bbans.portable.memory import Memory
 from bbans.portable.network import Linear, Network
-from bbans.portable.numba_dense import DenseNetwork
+from bbans.portable.numba_dense import DenseNetwork, load_dense_gradient
 from bbans.portable.numba_product import OUTPUTS, TILE, evaluate, evaluate_maps, pack, pairs_of, unpack, write
 from bbans.portable.numpy_engine import NumpyEngine
 
@@ -38,7 +38,7 @@ class PairLayout:
         return np.zeros((-(-images // TILE), *shape, TILE), np.int32)
 
     def store(self, values: Values, stored: Stored) -> None:
-        pack(values, stored)
+        pack(np.ascontiguousarray(values), stored)
 
     def write(self, stored: Stored, channel: int, values: Values) -> None:
         write(values, stored, channel)
@@ -104,7 +104,7 @@ class NumbaEngine:
         return NumpyEngine().load_sums(weight, input_magnitude)
 
     def load_gradient(self, network: Network) -> Linearize:
-        return NumpyEngine().load_gradient(network)
+        return load_dense_gradient(network) or NumpyEngine().load_gradient(network)
 
 
 def fits(layer: Linear, input_magnitude: int) -> bool:

@@ -205,6 +205,8 @@ class Operand(IntEnum):
     """At a position, one after the other."""
 
 
+ZERO, ONE = np.int64(0), np.int64(1)
+"""Numbers that numba doesn't compile a version of everything for, as it would for literals."""
 Table = NDArray[np.int64]
 Numbers = tuple[int, int, int, int, int]
 """Of a line: row and column of its first position, the rows and columns to the next, and how many they are."""
@@ -262,8 +264,8 @@ def evaluate(steps: Table, operands: Table, line: Numbers, tiles: int) -> None:
     """
     nothing, inputs = np.zeros(OUTPUTS * PAIR_BYTES // 8, np.int64), np.empty(steps[:, Step.PAIRS].max(), np.int64)
     for tile in range(tiles):
-        for step in steps:
-            _evaluate_step(step, operands, line, tile, inputs, nothing)
+        for index in range(len(steps)):
+            _evaluate_step(steps[index], operands, line, tile, inputs, nothing)
 
 
 @njit(nogil=True, cache=True)
@@ -274,7 +276,8 @@ def evaluate_maps(steps: Table, operands: Table, sizes: Table, tiles: int) -> No
         for index in range(len(steps)):
             height, width = sizes[index]
             for row in range(height):
-                _evaluate_step(steps[index], operands, (row, 0, 0, 1, width), tile, inputs, nothing)
+                line = (row, ZERO, ZERO, ONE, width)
+                _evaluate_step(steps[index], operands, line, tile, inputs, nothing)
 
 
 def pairs_of(weight: NDArray[np.int16]) -> NDArray[np.int32]:

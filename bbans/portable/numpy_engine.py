@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.portable.convolution import Line, Size
-from bbans.portable.descent import FIRST_LIMIT, LIMIT, TINY, Descent, Floats32
+from bbans.portable.descent import FIRST_LIMIT, LIMIT, Descent, Floats32, quantize
 from bbans.portable.engine import Call, Evaluate, Linearize, Product, PullBack, Rows, Sums, in_turn, over_maps
 from bbans.portable.layout import PlainLayout, Stored, Values
 from bbans.portable.memory import Memory
@@ -83,11 +83,11 @@ class NumpyEngine:
             def pull_back(g: Floats32, rows: Rows) -> NDArray[np.float64]:
                 for index in range(len(backward), 0, -1):
                     weight, step = backward[index - 1]
-                    quantized, unit = _quantize(g, LIMIT)
+                    quantized, unit = quantize(g, LIMIT)
                     g = quantized @ weight
                     g *= unit * step
                     g *= results[index - 1][rows] > forward[index - 1].minimum
-                quantized, unit = _quantize(g, FIRST_LIMIT)
+                quantized, unit = quantize(g, FIRST_LIMIT)
                 gradient: NDArray[np.float64] = quantized.astype(np.float64) @ first
                 gradient *= unit.astype(np.float64) * descent.first_step
                 return gradient
@@ -171,11 +171,3 @@ class _Layer:
         np.floor(y, out=y)
         np.clip(y, self.minimum, self.maximum, out=y)
         return y
-
-
-def _quantize(v: Floats32, limit: int) -> tuple[Floats32, Floats32]:
-    """Integers up to ``limit`` for each row, and the unit that they are in, ``(rows, 1)``."""
-    largest = np.maximum(v.max(axis=1, keepdims=True), -v.min(axis=1, keepdims=True))
-    largest = np.maximum(largest, np.float32(TINY))
-    quantized = v * (np.float32(limit) / largest)
-    return np.rint(quantized, out=quantized), largest / np.float32(limit)
