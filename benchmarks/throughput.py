@@ -22,15 +22,17 @@ from bbans.ans import HEAD_MINIMUM, core_named
 from bbans.bench.baselines import Skipped
 from bbans.bench.throughput import Setting, measure
 
-REPEATS = 3
+REPEATS = 2
 THREADS = os.cpu_count() or 1
 IMAGES = {"cifar10": 2700, "gg-cifar10": 2700}
 """The first so many test images are enough for large ones; else it is all of them."""
 OTHERS = ["zstd-19", "xz-9e", "bzip3", "zpaq-5", "jxl-7", "jxl-9"]
 OTHERS_BESIDE = ("mnist-binary", "mnist", "cifar10")
 """The models beside which other codecs are measured: those of the other models are the same."""
+PLAIN = ("mnist", "gg-mnist")
+"""The models that are measured without compiled code too."""
 STEPS = {"gg-mnist-binary": (10,), "gg-mnist": (10,)}
-GROWTH = {"mnist": (1, 10, 100, 1000, 10_000, 100_000), "gg-mnist-binary": (1, 100, 10_000, 1_000_000)}
+GROWTH = {"mnist": (1, 10, 100, 1000, 10_000, 100_000), "gg-mnist-binary": (1, 100, 10_000, 100_000)}
 """Numbers of images, which begin again where the test set ends."""
 
 
@@ -47,10 +49,8 @@ def fastest(function: Callable[[], object]) -> float:
 def speeds(name: str, folder: Path) -> list[dict[str, object]]:
     """Of one model, and of the other codecs on the same images."""
     images = test_images(folder, name)[: IMAGES.get(name)]
-    settings = [
-        Setting(name, 0, engine, engine, threads, len(images))
-        for engine, threads in [("numpy", THREADS), ("numba", 1), ("numba", THREADS)]
-    ]
+    settings = [Setting(name, 0, "numpy", "numpy", THREADS, len(images))] if name in PLAIN else []
+    settings += [Setting(name, 0, "numba", "numba", threads, len(images)) for threads in dict.fromkeys((1, THREADS))]
     settings += [Setting(name, steps, "numba", "numba", THREADS, len(images)) for steps in STEPS.get(name, ())]
     others = [*OTHERS] if name in OTHERS_BESIDE else []
     return measured(images, settings, others, REPEATS)
