@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -88,6 +88,8 @@ class Codec:
     core: Core
     threads: int
     thorough: bool = False
+    engine: Engine | None = None
+    """What evaluates the model."""
     embedded: bytes = b""
     """What is put into every file so that it needs no other model; empty if nothing is."""
 
@@ -124,12 +126,17 @@ class Codec:
         if not 0 <= steps <= STEPS_MAXIMUM:
             raise ModelError(f"a posterior is refined by 0 to {STEPS_MAXIMUM} steps, got {steps}")
         if isinstance(engine, str):
-            engine = engine_named(engine, device, pixels)
+            engine = engine_named(engine, device, None if pixels is None else model.multiply_adds(pixels))
         evaluated = EvaluatedModel.of(model, posterior, engine, steps)
         embedded = embed(model, posterior) if embed_model else b""
         if ans == "auto":
             ans = "numba" if engine.name == "numba" else "numpy"
-        return Codec(model, posterior, steps, evaluated, core_named(ans), threads, thorough, embedded)
+        return Codec(model, posterior, steps, evaluated, core_named(ans), threads, thorough, engine, embedded)
+
+    def __reduce__(self) -> tuple[Callable[..., Codec], tuple[object, ...]]:
+        """For other processes: the networks are loaded again there."""
+        settings = self.posterior or None, self.steps, self.engine or "auto", self.core.name, self.threads
+        return _again, (self.model, *settings, self.thorough, bool(self.embedded))
 
     @property
     def reference(self) -> ModelReference | None:
@@ -293,6 +300,29 @@ class Codec:
             else:
                 for part, payload in zip(group, coded, strict=True):
                     yield part.stop - part.start, Method.BITS_BACK, payload
+
+
+def _again(
+    model: Model | None,
+    posterior: str | None,
+    steps: int,
+    engine: str | Engine,
+    ans: str,
+    threads: int,
+    thorough: bool,
+    embed_model: bool,
+) -> Codec:
+    """A codec that was sent to another process."""
+    return Codec.of(
+        model,
+        posterior=posterior,
+        steps=steps,
+        engine=engine,
+        ans=ans,
+        threads=threads,
+        thorough=thorough,
+        embed_model=embed_model,
+    )
 
 
 def _reported(chunks: Iterable[CodedChunk], progress: Progress | None) -> Iterator[CodedChunk]:

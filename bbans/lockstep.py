@@ -6,7 +6,6 @@ Line by line, threads that code chunks side by side would wait for each other, f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -23,81 +22,73 @@ from bbans.portable.maps import ContextState
 from bbans.portable.numba_engine import Calls
 from bbans.portable.numba_product import ONE, TILE, ZERO, Step, Table, evaluate, unpack
 
+Context = tuple[
+    Table, Table, tuple[tuple[Table, Table], ...], NDArray[np.bool_], Stored, Stored, tuple[int, int], NDArray[np.int32]
+]
+"""A context network and the maps that it works on:
 
-class Network(NamedTuple):
-    """A context network and the maps that it works on."""
+- steps and operands as :func:`bbans.portable.numba_product.evaluate` takes them, and these for each channel's head;
+- how the outputs of each head are stored, and where those of the head are that was evaluated last, ``(tiles, positions,
+  groups, TILE)``;
+- what is known of the pixels, ``(tiles, rows, columns, groups, TILE)``, and its margin above and left;
+- what the network is given of a symbol, ``(kinds, symbols)``.
+"""
 
-    look: Table
-    look_operands: Table
-    """Steps and operands as :func:`bbans.portable.numba_product.evaluate` takes them..."""
-    heads: tuple[tuple[Table, Table], ...]
-    """...and so for each channel's head."""
-    wide: NDArray[np.bool_]
-    """How the outputs of each head are stored."""
-    outputs: Stored
-    """Of the head that was evaluated last, ``(tiles, positions, groups, TILE)``."""
-    known: Stored
-    """What is known of the pixels, with a margin, ``(tiles, rows, columns, groups, TILE)``."""
-    margin: tuple[int, int]
-    """Above and left."""
-    given: NDArray[np.int32]
-    """What the network is given of a symbol, ``(kinds, symbols)``."""
 
-    @staticmethod
-    def of(state: ContextState) -> Network:
-        network = state.loaded.network
-        symbols = np.arange(network.pixel_input.symbols, dtype=np.float32)
-        look, heads = state.look, [find for find, _ in state.heads]
-        assert isinstance(look, Calls)
-        calls = [find for find in heads if isinstance(find, Calls)]
-        return Network(
-            look.steps,
-            look.operands,
-            tuple((find.steps, find.operands) for find in calls),
-            np.array([find.steps[-1, Step.WIDE] for find in calls], np.bool_),
-            state.heads[0][1].map.stored,
-            state.pixels.stored,
-            (state.pixels.margin.above, state.pixels.margin.left),
-            network.pixel_input(symbols[None]).astype(np.int32),
-        )
+def _context_of(state: ContextState) -> Context:
+    network = state.loaded.network
+    symbols = np.arange(network.pixel_input.symbols, dtype=np.float32)
+    look, heads = state.look, [find for find, _ in state.heads]
+    assert isinstance(look, Calls)
+    calls = [find for find in heads if isinstance(find, Calls)]
+    return (
+        look.steps,
+        look.operands,
+        tuple((find.steps, find.operands) for find in calls),
+        np.array([find.steps[-1, Step.WIDE] for find in calls], np.bool_),
+        state.heads[0][1].map.stored,
+        state.pixels.stored,
+        (state.pixels.margin.above, state.pixels.margin.left),
+        network.pixel_input(symbols[None]).astype(np.int32),
+    )
 
 
 @njit(nogil=True, cache=True)
-def _learn(network: Network, row: int, column: int, channel: int, first: int, symbols: Symbols) -> None:
-    """Fill in a channel of a position of images from the ``first`` on."""
-    above, left = network.margin
-    kinds = len(network.given)
-    for kind in range(kinds):
-        place = kind * len(network.heads) + channel
+def _learn(context: Context, row: int, column: int, channel: int, symbols: Symbols) -> None:
+    """Fill in a channel of a position of all images."""
+    _, _, heads, _, _, known, (above, left), given = context
+    for kind in range(len(given)):
+        place = kind * len(heads) + channel
         for index in range(len(symbols)):
-            tile, image = (first + index) // TILE, (first + index) % TILE
-            value = network.given[kind, symbols[index]]
-            other = network.known[tile, above + row, left + column, place // 2, image]
+            tile, image = index // TILE, index % TILE
+            value = given[kind, symbols[index]]
+            other = known[tile, above + row, left + column, place // 2, image]
             both = (other & 0xFFFF) | (value << 16) if place % 2 else (other & ~0xFFFF) | (value & 0xFFFF)
-            network.known[tile, above + row, left + column, place // 2, image] = both
+            known[tile, above + row, left + column, place // 2, image] = both
 
 
 @njit(nogil=True, cache=True)
 def _find_intervals(
-    network: Network, tables: Tables, parameters: Table, pixels: Symbols, start: Integers, frequency: Integers
+    context: Context, tables: Tables, parameters: Table, pixels: Symbols, start: Integers, frequency: Integers
 ) -> None:
     """Start and frequency of all pixels ``(rows, columns, channels, images)`` of a tile, ``(channels, rows, columns,
     images)``; ``parameters`` is scratch, ``(columns, outputs, images)``.
     """
+    look, look_operands, heads, wide, outputs, _, _, _ = context
     height, width, channels, images = pixels.shape
     for row in range(height):
         for column in range(width):
             for channel in range(channels):
-                _learn(network, row, column, channel, 0, pixels[row, column, channel])
+                _learn(context, row, column, channel, pixels[row, column, channel])
     nothing, count = np.empty(0, np.uint64), width * images
     symbols, starts, frequencies = np.empty(count, np.int64), np.empty(count, np.uint64), np.empty(count, np.uint64)
     for row in range(height):
         line = (row, ZERO, ZERO, ONE, width)
-        evaluate(network.look, network.look_operands, line, ONE)
+        evaluate(look, look_operands, line, ONE)
         for channel in range(channels):
-            steps, operands = network.heads[channel]
+            steps, operands = heads[channel]
             evaluate(steps, operands, line, ONE)
-            unpack(network.outputs[:, :width], parameters, network.wide[channel])
+            unpack(outputs[:, :width], parameters, wide[channel])
             for place in range(count):
                 symbols[place] = pixels[row, place // images, channel, place % images]
             find(tables, parameters, ZERO, nothing, symbols, starts, frequencies)
@@ -136,7 +127,7 @@ def _push_lines(
 
 @njit(nogil=True, cache=True)
 def _pop_lines(
-    network: Network,
+    context: Context,
     tables: Tables,
     lines: Table,
     parameters: Table,
@@ -148,16 +139,17 @@ def _pop_lines(
     """Pop the pixels ``x`` of lines, ``(rows, columns, channels, images)``; ``parameters`` is scratch, ``(rows,
     outputs, images)``. Returns where the tail begins now; it is beyond the end of the buffer if words are missing.
     """
+    look, look_operands, networks, wide, outputs, _, _, _ = context
     height, _, channels, images = x.shape
     tiles, symbols = -(-images // TILE), np.empty(height * images, np.int64)
     for index in range(len(lines)):
         row, column, down, right, count = lines[index]
         line = (row, column, down, right, count)
-        evaluate(network.look, network.look_operands, line, tiles)
+        evaluate(look, look_operands, line, tiles)
         for channel in range(channels):
-            steps, operands = network.heads[channel]
+            steps, operands = networks[channel]
             evaluate(steps, operands, line, tiles)
-            unpack(network.outputs[:tiles, :count], parameters[:count], network.wide[channel])
+            unpack(outputs[:tiles, :count], parameters[:count], wide[channel])
             top = pop_symbols(tables, parameters[:count], symbols[: count * images], heads, buffer, top)
             if top > len(buffer):
                 return top
@@ -165,7 +157,7 @@ def _pop_lines(
                 found = symbols[position * images : (position + 1) * images]
                 for image in range(images):
                     x[row + position * down, column + position * right, channel, image] = found[image]
-                _learn(network, row + position * down, column + position * right, channel, 0, found)
+                _learn(context, row + position * down, column + position * right, channel, found)
     return top
 
 
@@ -192,9 +184,9 @@ class CompiledContextLikelihood(ContextLikelihood):
             return super().pop(stack)
         state = self.context.start(self.features)
         lines, x = _numbers(self._diagonals()), np.empty(self._shape, np.int64)
-        network = Network.of(state)
+        context = _context_of(state)
         stack.popped_to(
-            _pop_lines(network, distribution.tables, lines, parameters, x, stack.heads, stack.buffer, stack.top)
+            _pop_lines(context, distribution.tables, lines, parameters, x, stack.heads, stack.buffer, stack.top)
         )
         return np.ascontiguousarray(x.reshape(-1, images).T)
 
@@ -205,7 +197,7 @@ class CompiledContextLikelihood(ContextLikelihood):
         frequency = np.empty_like(start)
         layout = self.context.engine.layout
         state = self.context.start(self.features[:, :, :, :TILE])
-        network = Network.of(state)
+        context = _context_of(state)
         precision = 0
         for block in layout.map_blocks(images, width):
             part = np.ascontiguousarray(pixels[:, :, :, block])
@@ -217,7 +209,7 @@ class CompiledContextLikelihood(ContextLikelihood):
             # All contiguous, as else another version would be compiled.
             starts = np.empty((channels, height, width, part.shape[3]), np.uint64)
             frequencies = np.empty_like(starts)
-            _find_intervals(network, distribution.tables, parameters, part, starts, frequencies)
+            _find_intervals(context, distribution.tables, parameters, part, starts, frequencies)
             start[:, :, :, block], frequency[:, :, :, block] = starts, frequencies
         return start, frequency, precision
 

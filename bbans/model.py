@@ -130,6 +130,11 @@ class Model:
         """Pixels of an image."""
         return math.prod(self.image_shape)
 
+    def multiply_adds(self, pixels: int) -> int:
+        """About how many coding so many pixels takes."""
+        encoder = self.encoders[self.default_posterior]
+        return (self.decoder.multiply_adds + encoder.multiply_adds) * pixels // self.pixels
+
     @property
     def symbols(self) -> int:
         """How many values a pixel can take: ``0 .. symbols - 1``."""

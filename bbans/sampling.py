@@ -23,7 +23,9 @@ def sample_images(model: Model, images: int, seed: int = 0) -> NDArray[np.uint8]
     >>> bbans.sample_images(bbans.load_model("gg-mnist-binary"), 3).shape
     (3, 28, 28)
     """
-    evaluated = EvaluatedModel.of(model, model.default_posterior, engine_named(pixels=images * model.pixels))
+    evaluated = EvaluatedModel.of(
+        model, model.default_posterior, engine_named(multiply_adds=model.multiply_adds(images * model.pixels))
+    )
     generator = np.random.Generator(np.random.PCG64(seed))
     drawn = np.empty((images, model.pixels), np.uint8)
     for first in range(0, images, BATCH):

@@ -194,8 +194,10 @@ def test_layers_that_may_leave_32_bits_go_to_numpy() -> None:
 
 
 def test_compiled_code_is_taken_where_it_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert engine_named().name == engine_named(pixels=1 << 20).name == "numba"
-    assert engine_named(pixels=1000).name == "numpy"
+    assert engine_named().name == engine_named(multiply_adds=1 << 40).name == "numba"
+    assert engine_named(multiply_adds=1000).name == "numpy"
+    mnist, dense = (bbans.load_model(name).multiply_adds(1000 * 784) for name in ("mnist", "gg-mnist"))
+    assert 1e9 < dense < 3e9 < 2e10 < mnist < 5e10, "as many as its layers have weights, where they are used"
     codec = bbans.Codec.of(tiny_context_model("bernoulli"))
     assert type(codec.core).__name__ == "NumbaCore"
     monkeypatch.setitem(sys.modules, "bbans.portable.numba_engine", None)

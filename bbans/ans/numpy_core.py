@@ -9,6 +9,7 @@ from bbans.errors import StackUnderflow
 
 WORD_BITS = np.uint64(32)
 LOW_WORD = np.uint64(0xFFFFFFFF)
+LEAST = np.uint64(HEAD_MINIMUM)
 
 
 class NumpyStack:
@@ -35,24 +36,31 @@ class NumpyStack:
     def push(self, start: Integers, frequency: Integers, precision: int) -> None:
         heads = self.heads[: len(start)]
         full = heads >= (frequency << np.uint64(63 - precision))
-        if full.any():
-            self._give(heads[full] & LOW_WORD)
-            heads >>= full * WORD_BITS
+        if np.count_nonzero(full):
+            self._give(heads[full])
+            np.right_shift(heads, WORD_BITS, out=heads, where=full)
         quotient = heads // frequency
         # quotient << precision + heads % frequency + start, with one product instead of a second division.
-        heads += quotient * ((np.uint64(1) << np.uint64(precision)) - frequency) + start
+        quotient *= np.uint64(1 << precision) - frequency
+        quotient += start
+        heads += quotient
 
     def peek(self, count: int, precision: int) -> Integers:
         return self.heads[:count] & np.uint64((1 << precision) - 1)
 
     def pop(self, start: Integers, frequency: Integers, precision: int) -> None:
         heads = self.heads[: len(start)]
-        popped = frequency * (heads >> np.uint64(precision))
-        popped += (heads & np.uint64((1 << precision) - 1)) - start
-        empty = popped < HEAD_MINIMUM
-        if empty.any():
-            refill = self._take(int(np.count_nonzero(empty)))
-            popped[empty] = (popped[empty] << WORD_BITS) | refill
+        popped = heads >> np.uint64(precision)
+        popped *= frequency
+        popped += heads & np.uint64((1 << precision) - 1)
+        popped -= start
+        empty = popped < LEAST
+        count = int(np.count_nonzero(empty))
+        if count:
+            words = np.zeros(len(popped), np.uint64)
+            words[empty] = self._take(count)
+            np.left_shift(popped, WORD_BITS, out=popped, where=empty)
+            popped |= words
         heads[:] = popped
 
     def add_lanes(self, heads: Integers) -> None:
@@ -70,9 +78,9 @@ class NumpyStack:
         return np.concatenate([high, low, self.buffer[self.top :]])
 
     def _give(self, words: Integers) -> None:
-        """Put words on the tail, the first one topmost."""
+        """Put the low words of heads on the tail, the first one topmost."""
         self.make_room(len(words))
-        self.buffer[self.top - len(words) : self.top] = words
+        self.buffer[self.top - len(words) : self.top] = words.astype(np.uint32)
         self.top -= len(words)
 
     def make_room(self, count: int) -> None:

@@ -20,7 +20,7 @@ def push(stack: Stack, distribution: Distribution, symbols: Symbols) -> None:
 
 
 @runtime_checkable
-class Popped(Protocol):
+class Poppable(Protocol):
     """A distribution that knows a faster way than :func:`pop_blocks` to do the same."""
 
     def pop_from(self, stack: Stack) -> Symbols:
@@ -29,7 +29,7 @@ class Popped(Protocol):
 
 def pop(stack: Stack, distribution: Distribution) -> Symbols:
     """Pop ``len(distribution)`` symbols: the inverse of :func:`push`, last block first."""
-    return distribution.pop_from(stack) if isinstance(distribution, Popped) else pop_blocks(stack, distribution)
+    return distribution.pop_from(stack) if isinstance(distribution, Poppable) else pop_blocks(stack, distribution)
 
 
 def pop_blocks(stack: Stack, distribution: Distribution) -> Symbols:

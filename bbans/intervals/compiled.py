@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -177,20 +177,25 @@ BERNOULLI, LOGISTIC, MIXTURE, GAUSSIAN = range(4)
 NO_INTEGERS: Signed = np.empty(0, np.int64)
 
 
-class Tables(NamedTuple):
-    """What tells distributions from outputs, which are ``(groups, kinds, members)`` as in
-    :data:`bbans.intervals.makers.Outputs`.
-    """
+Tables = tuple[int, int, Signed, Signed, Signed, int, Signed]
+"""What tells distributions from outputs ``(groups, kinds, members)``, as :data:`bbans.intervals.makers.Outputs`: their
+kind; precision; the slopes of the standard distribution function, or of Bernoulli distributions the frequencies of one;
+inverse scales; the point masses of a mixture, or the edges of the bins of latents; the number of components; and
+shares, which weights are made of. (Not a class: numba's caches of compiled code hold what arguments are, and must be
+readable when classes have other names.)
+"""
 
-    kind: int
-    precision: int
-    slopes: Signed
-    """Of the standard distribution function, or of Bernoulli distributions the frequencies of one."""
-    scales: Signed = NO_INTEGERS
-    levels: Signed = NO_INTEGERS
-    """Point masses of a mixture, or edges of the bins of latents."""
-    components: int = 0
-    shares: Signed = NO_INTEGERS
+
+def _tables(
+    kind: int,
+    precision: int,
+    slopes: Signed,
+    scales: Signed = NO_INTEGERS,
+    levels: Signed = NO_INTEGERS,
+    components: int = 0,
+    shares: Signed = NO_INTEGERS,
+) -> Tables:
+    return kind, precision, slopes, scales, levels, components, shares
 
 
 @njit(nogil=True, cache=True)
@@ -204,10 +209,11 @@ def _bernoulli(
     frequency: Integers,
 ) -> None:
     """See :func:`find`."""
+    _, _, frequencies, _, _, _, _ = tables
     for index in range(len(symbols)):
         logit = np.int64(outputs[(first + index) // outputs.shape[2], 0, (first + index) % outputs.shape[2]])
         step = _clip((logit + (1 << (LOGIT_SHIFT - 1))) >> LOGIT_SHIFT, -LOGIT_STEPS, LOGIT_STEPS)
-        one = np.uint64(tables.slopes[step + LOGIT_STEPS])
+        one = np.uint64(frequencies[step + LOGIT_STEPS])
         zero = np.uint64(LOGIT_TOTAL) - one
         if len(values):
             symbols[index] = 1 if values[index] >= zero else 0
@@ -238,7 +244,7 @@ def _logistic(
     frequency: Integers,
 ) -> None:
     """See :func:`find`."""
-    slopes, scales = tables.slopes, tables.scales
+    _, _, slopes, scales, _, _, _ = tables
     for index in range(len(symbols)):
         group, member = (first + index) // outputs.shape[2], (first + index) % outputs.shape[2]
         mean = _clip(np.int64(outputs[group, 0, member]), -MEAN_LIMIT, MEAN_LIMIT)
@@ -269,8 +275,8 @@ def _logistic(
 @njit(nogil=True, cache=True)
 def _mixture_parameters(tables: Tables, outputs: Outputs, weights: Signed, means: Signed, inverses: Signed) -> None:
     """Of mixtures whose outputs are ``(kinds, n)``, ``(components, n)`` each; weights of point masses come first."""
+    _, _, _, scales, _, components, shares = tables
     kinds, size = outputs.shape
-    components = tables.components
     count = kinds - 2 * components
     largest, total = np.empty(size, np.int64), np.zeros(size, np.int64)
     for index in range(size):
@@ -281,7 +287,7 @@ def _mixture_parameters(tables: Tables, outputs: Outputs, weights: Signed, means
     for kind in range(count):
         for index in range(size):
             step = min((largest[index] - np.int64(outputs[kind, index])) >> WEIGHT_SHIFT, WEIGHT_STEPS)
-            share = _look_up(tables.shares.ctypes.data, step)
+            share = _look_up(shares.ctypes.data, step)
             weights[kind, index] = share
             total[index] += share
     for kind in range(count):
@@ -292,7 +298,7 @@ def _mixture_parameters(tables: Tables, outputs: Outputs, weights: Signed, means
         for index in range(size):
             means[component, index] = _clip(np.int64(outputs[count + component, index]), -MEAN_LIMIT, MEAN_LIMIT)
             log_scale = np.int64(outputs[count + components + component, index])
-            inverses[component, index] = _inverse_scale(tables.scales, log_scale, LOG_SCALE_MINIMUM)
+            inverses[component, index] = _inverse_scale(scales, log_scale, LOG_SCALE_MINIMUM)
 
 
 @njit(nogil=True, cache=True)
@@ -300,23 +306,23 @@ def _mixture_starts(
     tables: Tables, weights: Signed, means: Signed, inverses: Signed, first: int, levels: Signed, start: Signed
 ) -> None:
     """Where the intervals of levels ``0 .. LEVELS`` start, for :data:`VECTOR` mixtures from the ``first`` on."""
-    masses = len(tables.levels)
+    _, _, slopes, _, masses, _, _ = tables
     _add_shares(
-        tables.slopes.ctypes.data,
-        len(tables.slopes) << INNER_BITS,
+        slopes.ctypes.data,
+        len(slopes) << INNER_BITS,
         levels.ctypes.data,
         len(means),
         8 * BLOCK,
         means.ctypes.data + 8 * first,
         inverses.ctypes.data + 8 * first,
-        weights.ctypes.data + 8 * (masses * BLOCK + first),
+        weights.ctypes.data + 8 * (len(masses) * BLOCK + first),
         start.ctypes.data,
     )
     for index in range(VECTOR):
         start[index] = (start[index] >> PRECISION) + levels[index]
-    for place in range(masses):
+    for place in range(len(masses)):
         for index in range(VECTOR):
-            start[index] += weights[place, first + index] if tables.levels[place] < levels[index] else 0
+            start[index] += weights[place, first + index] if masses[place] < levels[index] else 0
     for index in range(VECTOR):
         start[index] = 0 if levels[index] == 0 else 1 << PRECISION if levels[index] == LEVELS else start[index]
 
@@ -332,13 +338,14 @@ def _mixture(
     frequency: Integers,
 ) -> None:
     """See :func:`find`."""
-    masses, members = len(tables.levels), outputs.shape[2]
-    weights = np.zeros((masses + tables.components, BLOCK), np.int64)
-    means, inverses = np.zeros((tables.components, BLOCK), np.int64), np.zeros((tables.components, BLOCK), np.int64)
+    _, _, _, _, masses, components, _ = tables
+    members = outputs.shape[2]
+    weights = np.zeros((len(masses) + components, BLOCK), np.int64)
+    means, inverses = np.zeros((components, BLOCK), np.int64), np.zeros((components, BLOCK), np.int64)
     below, above, level = np.empty(VECTOR, np.int64), np.empty(VECTOR, np.int64), np.zeros(VECTOR, np.int64)
     low, high, edge = np.empty(VECTOR, np.int64), np.empty(VECTOR, np.int64), np.empty(VECTOR, np.int64)
     # Most pixels of data with a point mass at 0 lie there; otherwise the search begins in the middle.
-    first_level = 1 if masses and tables.levels[0] == 0 else LEVELS // 2
+    first_level = 1 if len(masses) and masses[0] == 0 else LEVELS // 2
     done = 0
     while done < len(symbols):
         group, member = (first + done) // members, (first + done) % members
@@ -388,7 +395,7 @@ def _gaussian(
     frequency: Integers,
 ) -> None:
     """See :func:`find`."""
-    slopes, scales, edges = tables.slopes, tables.scales, tables.levels
+    _, _, slopes, scales, edges, _, _ = tables
     for index in range(len(symbols)):
         group, member = (first + index) // outputs.shape[2], (first + index) % outputs.shape[2]
         mean = _clip(np.int64(outputs[group, 0, member]), -LATENT_LIMIT, LATENT_LIMIT)
@@ -422,11 +429,12 @@ def find(
     """From the first distribution on: write start and frequency of the intervals of symbols, one for each distribution,
     which are found first if there are values (else none are given). ``outputs`` are int64, and contiguous.
     """
-    if tables.kind == BERNOULLI:
+    kind, _, _, _, _, _, _ = tables
+    if kind == BERNOULLI:
         _bernoulli(tables, outputs, first, values, symbols, start, frequency)
-    elif tables.kind == LOGISTIC:
+    elif kind == LOGISTIC:
         _logistic(tables, outputs, first, values, symbols, start, frequency)
-    elif tables.kind == MIXTURE:
+    elif kind == MIXTURE:
         _mixture(tables, outputs, first, values, symbols, start, frequency)
     else:
         _gaussian(tables, outputs, first, values, symbols, start, frequency)
@@ -437,14 +445,15 @@ def pop_symbols(tables: Tables, outputs: Outputs, symbols: Symbols, heads: Integ
     """Pop symbols as :func:`bbans.intervals.pop` does; returns where the tail begins now, beyond the end of the buffer
     if words are missing.
     """
-    lanes, mask = len(heads), np.uint64((1 << tables.precision) - 1)
+    _, precision, _, _, _, _, _ = tables
+    lanes, mask = len(heads), np.uint64((1 << precision) - 1)
     values, start, frequency = np.empty(lanes, np.uint64), np.empty(lanes, np.uint64), np.empty(lanes, np.uint64)
     for first in range((len(symbols) - 1) // lanes * lanes, -1, -lanes):
         size = min(lanes, len(symbols) - first)
         for lane in range(size):
             values[lane] = heads[lane] & mask
         find(tables, outputs, first, values[:size], symbols[first : first + size], start[:size], frequency[:size])
-        top = pop_lanes(heads, start[:size], frequency[:size], tables.precision, buffer, top)
+        top = pop_lanes(heads, start[:size], frequency[:size], precision, buffer, top)
         if top > len(buffer):
             break
     return top
@@ -467,7 +476,7 @@ class Compiled:
 
     @property
     def precision(self) -> int:
-        return self.tables.precision
+        return self.tables[1]
 
     def __len__(self) -> int:
         return self.count
@@ -491,7 +500,7 @@ class Compiled:
         return symbols, start, frequency
 
     def pop_from(self, stack: Stack) -> Symbols:
-        """All symbols, in one call if the stack is in compiled code too: see :class:`bbans.intervals.coding.Popped`."""
+        """See :class:`bbans.intervals.coding.Poppable`: one call, if the stack is in compiled code too."""
         if self.first or not isinstance(stack, NumbaStack):
             return pop_blocks(stack, self)
         symbols = np.empty(self.count, np.int64)
@@ -504,25 +513,25 @@ class Compiled:
 
 @cache
 def _bernoulli_tables() -> Tables:
-    return Tables(BERNOULLI, bernoulli.PRECISION, bernoulli.frequencies_of_one().astype(np.int64))
+    return _tables(BERNOULLI, bernoulli.PRECISION, bernoulli.frequencies_of_one().astype(np.int64))
 
 
 @cache
 def _logistic_tables() -> Tables:
-    return Tables(LOGISTIC, PRECISION, _slopes(logistic.distribution_table().nodes), logistic.scale_table().copy())
+    return _tables(LOGISTIC, PRECISION, _slopes(logistic.distribution_table().nodes), logistic.scale_table().copy())
 
 
 @cache
 def _mixture_tables(components: int, levels: tuple[int, ...]) -> Tables:
     slopes, scales = _slopes(mixture.distribution_table().nodes), logistic.scale_table().copy()
     masses, shares = np.array(levels, np.int64), mixture.weight_table().astype(np.int64)
-    return Tables(MIXTURE, PRECISION, slopes, scales, masses, components, shares)
+    return _tables(MIXTURE, PRECISION, slopes, scales, masses, components, shares)
 
 
 @cache
 def _gaussian_tables(bins: PriorBins) -> Tables:
     slopes, scales = _slopes(gaussian.distribution_table().nodes), gaussian.deviation_table().copy()
-    return Tables(GAUSSIAN, PRECISION, slopes, scales, bins.edges.copy())
+    return _tables(GAUSSIAN, PRECISION, slopes, scales, bins.edges.copy())
 
 
 class CompiledMaker:

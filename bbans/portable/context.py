@@ -8,6 +8,7 @@ together: :func:`diagonals`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,6 +156,12 @@ class ContextDecoder:
         """How pixels are given to this network, and to its encoders."""
         return self.context.pixel_input
 
+    @property
+    def multiply_adds(self) -> int:
+        """For an image."""
+        positions = math.prod(self.upward.sizes[-1])
+        return self.upward.multiply_adds + positions * sum(layer.weight.size for layer in self.context.layers)
+
 
 @dataclass(frozen=True, eq=False)
 class ConvolutionalDecoder:
@@ -164,6 +171,11 @@ class ConvolutionalDecoder:
     """Gives kinds of parameters, and of each kind all channels of a pixel."""
     pixel_input: PixelInput
     """How pixels are given to its encoders."""
+
+    @property
+    def multiply_adds(self) -> int:
+        """For an image."""
+        return self.upward.multiply_adds
 
 
 def diagonals(size: Size, slope: int) -> list[Line]:

@@ -122,6 +122,12 @@ class ConvolutionalNetwork:
         """Channels of the result."""
         return int(self.layers[-1].product.weight.shape[0])
 
+    @property
+    def multiply_adds(self) -> int:
+        """For an image."""
+        sizes = zip(self.layers, self.sizes[1:], strict=True)
+        return sum(layer.product.weight.size * math.prod(size) for layer, size in sizes)
+
 
 def check_sizes(before: Size, after: Size) -> None:
     """Raise :class:`bbans.errors.ModelError` unless a layer can lead from one size to the other."""

@@ -8,19 +8,19 @@ from bbans.errors import CoreError
 from bbans.portable.engine import Engine
 
 ENGINE_NAMES = ("numpy", "numba", "torch")
-COMPILED_PIXELS = 1 << 20
-"""Fewer pixels are coded before compiled code is loaded."""
+COMPILED_MULTIPLY_ADDS = 1 << 33
+"""NumPy does fewer while compiled code is loaded."""
 
 
-def engine_named(name: str = "auto", device: str = "auto", pixels: int | None = None) -> Engine:
+def engine_named(name: str = "auto", device: str = "auto", multiply_adds: int | None = None) -> Engine:
     """The engine ``numpy``, ``numba``, or ``torch`` on ``cpu`` or ``cuda``.
 
-    ``auto`` is torch if CUDA is asked for, else numba if it loads and is worth it for about so many ``pixels`` (None:
-    for many), else NumPy. Torch and numba are imported only if they are used. Raises
+    ``auto`` is torch if CUDA is asked for, else numba if it loads and is worth it for about so many
+    ``multiply_adds`` (None: for many), else NumPy. Torch and numba are imported only if they are used. Raises
     :class:`bbans.errors.CoreError` for an unknown name, a device that is not there or an engine that does not load.
     """
     if name == "auto":
-        if device != "cuda" and (pixels is None or pixels >= COMPILED_PIXELS):
+        if device != "cuda" and (multiply_adds is None or multiply_adds >= COMPILED_MULTIPLY_ADDS):
             with suppress(CoreError):
                 return _numba_engine()
         name = "torch" if device == "cuda" else "numpy"

@@ -96,6 +96,11 @@ class Network:
         """The width of the result."""
         return int(self.layers[-1].weight.shape[0])
 
+    @property
+    def multiply_adds(self) -> int:
+        """For an image."""
+        return sum(layer.weight.size for layer in self.layers)
+
     def bounds(self) -> list[int]:
         """The largest magnitude of a sum in each layer: the proof of exactness."""
         magnitudes = [self.input_magnitude] + [layer.output_magnitude for layer in self.layers]

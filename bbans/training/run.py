@@ -122,7 +122,9 @@ def freeze_run(recipe: Recipe, networks: Mapping[str, VAE], held_out: Tensor, fo
     return Measured(
         {name: bits_per_dimension(network, held_out) for name, network in networks.items()},
         {
-            name: frozen_bits_per_dimension(x, EvaluatedModel.of(model, name, engine_named(pixels=x.size)))
+            name: frozen_bits_per_dimension(
+                x, EvaluatedModel.of(model, name, engine_named(multiply_adds=model.multiply_adds(x.size)))
+            )
             for name in networks
         },
     )
