@@ -110,13 +110,16 @@ def decompress(
     device: str = "auto",
     ans: str = "auto",
     threads: int | None = None,
+    max_memory: int | None = None,
 ) -> NDArray[Any]:
     """The array that the bytes of a `.bba` file hold; the arguments are those of :func:`bbans.open`.
 
-    Raises :class:`bbans.FormatError` if ``data`` is damaged, and :class:`bbans.ModelError` if the model it was
-    written with is missing.
+    Raises :class:`bbans.FormatError` if ``data`` is damaged, :class:`bbans.LimitError` if it would take more than
+    ``max_memory`` bytes, and :class:`bbans.ModelError` if the model it was written with is missing.
     """
-    with open_array(data, model=model, engine=engine, device=device, ans=ans, threads=threads) as compressed:
+    with open_array(
+        data, model=model, engine=engine, device=device, ans=ans, threads=threads, max_memory=max_memory
+    ) as compressed:
         return compressed.read()
 
 
@@ -128,11 +131,13 @@ def open_array(
     device: str = "auto",
     ans: str = "auto",
     threads: int | None = None,
+    max_memory: int | None = None,
 ) -> CompressedArray:
     """Open a `.bba` file by its path, its bytes, or as a seekable binary file, without decoding any of it.
 
     ``model`` is needed only if the file was written with a model that neither comes with the package nor lies in the
-    file. If it is given, an embedded model is not read. The other arguments are those of :meth:`bbans.Codec.of`.
+    file. If it is given, an embedded model is not read. ``max_memory`` bounds what decoding may take, half of the
+    machine's by default. The other arguments are those of :meth:`bbans.Codec.of`.
     """
     if isinstance(source, bytes):
         file: BinaryIO = io.BytesIO(source)
@@ -158,7 +163,7 @@ def open_array(
             threads=threads,
             pixels=math.prod(directory.shape),
         )
-        return CompressedArray(file, codec)
+        return CompressedArray(file, codec, max_memory)
     except BaseException:
         if file is not source:
             file.close()
@@ -166,8 +171,20 @@ def open_array(
 
 
 def _model_of(reference: ModelReference, model: str | os.PathLike[str] | Model | None) -> Model:
-    """The model that a file names: ``model`` if given, else the shipped one of that name."""
+    """The model that a file names: ``model`` if given, else the shipped one of that name.
+
+    A name is never taken for a path: what a file says must not make anything be opened.
+    """
+    if isinstance(model, Model):
+        return model
     try:
-        return model if isinstance(model, Model) else load_model(model or reference.name)
+        if model is not None:
+            return load_model(model)
+        if reference.name in shipped_models():
+            return load_model(reference.name)
     except ModelError as error:
         raise ModelError(f"the file needs model {reference.name}: {error}") from error
+    raise ModelError(
+        f"the file needs model {reference.name}: there is no model {reference.name!r} that comes with bbans; "
+        "say where it lies (--model)"
+    )

@@ -16,16 +16,27 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from bbans import __version__
-from bbans.options import STANDARD, coding_options, fail, output_options, output_target, reports_errors
+from bbans.errors import BbansError
+from bbans.options import (
+    STANDARD,
+    coding_options,
+    decoding_options,
+    fail,
+    output_options,
+    output_target,
+    reports_errors,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bbans.codec import Written
     from bbans.container import Directory
-    from bbans.reader import Progress
+    from bbans.reader import CompressedArray, Progress
 
 SUFFIX = ".bba"
+NAMED = 20
+"""Of the damaged chunks of a file."""
 PAUSED = 3
 """The exit status of a training that was paused."""
 
@@ -123,9 +134,9 @@ def compress(
 @main.command()
 @click.argument("source", metavar="FILE")
 @output_options
-@click.option("--model", metavar="PATH", help="The model, if it is not one that comes with bbans.")
 @click.option("--select", metavar="START:STOP", help="Only these rows; other chunks are not decoded.")
-@coding_options
+@click.option("--recover", is_flag=True, help="Leave out the rows of damaged chunks, say which, and exit with 2.")
+@decoding_options
 @reports_errors
 def decompress(
     source: str,
@@ -135,19 +146,24 @@ def decompress(
     remove: bool,
     quiet: bool,
     verbose: bool,
-    model: str | None,
     select: str | None,
-    **coding: Any,
+    recover: bool,
+    **decoding: Any,
 ) -> None:
     """Decompress FILE, a .bba file (or - for standard input), to a .npy file."""
     from bbans.api import open_array
     from bbans.npy import write_npy_blocks
 
+    if recover and (select or remove):
+        raise click.UsageError("--recover goes with neither --select nor --rm")
     if source == STANDARD and output is None:
         to_stdout = True
     name = source[: -len(SUFFIX)] if source.endswith(SUFFIX) else source + ".out"
     target = output_target(output or Path(name if name.endswith(".npy") else name + ".npy"), to_stdout, force)
-    with open_array(sys.stdin.buffer.read() if source == STANDARD else source, model=model, **coding) as compressed:
+    with open_array(sys.stdin.buffer.read() if source == STANDARD else source, **decoding) as compressed:
+        if recover:
+            _recover(compressed, target, quiet)
+            return
         start, stop = _rows(select, compressed.directory.rows)
         shape = (stop - start, *compressed.shape[1:]) if compressed.shape else ()
         with _opened(target) as file, _progress(stop - start, "decompressing", quiet) as progress:
@@ -161,20 +177,25 @@ def decompress(
 
 @main.command()
 @click.argument("source", metavar="FILE")
-@click.option("--model", metavar="PATH", help="The model, if it is not one that comes with bbans.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-@coding_options
+@decoding_options
 @reports_errors
-def test(source: str, model: str | None, quiet: bool, **coding: Any) -> None:
-    """Decode FILE and check all its checksums, writing nothing."""
+def test(source: str, quiet: bool, **decoding: Any) -> None:
+    """Decode FILE and check all its checksums, writing nothing; say which chunks are damaged."""
     from bbans.api import open_array
 
-    with open_array(sys.stdin.buffer.read() if source == STANDARD else source, model=model, **coding) as compressed:
+    with open_array(sys.stdin.buffer.read() if source == STANDARD else source, **decoding) as compressed:
         compressed.embedded_model()
         chunks = compressed.directory.chunks
+        lost = []
         with _progress(compressed.directory.rows, "testing", quiet) as progress:
-            for block in compressed.blocks():
-                progress(len(block))
+            for number, (rows, found) in enumerate(compressed.salvage()):
+                progress(len(rows))
+                if isinstance(found, BbansError):
+                    lost.append(f"chunk {number} (rows {rows.start}:{rows.stop}): {found}")
+    if lost:
+        more = f"; and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+        fail(f"{source}: {len(lost)} of {len(chunks)} chunks are damaged: {'; '.join(lost[:NAMED])}{more}")
     if not quiet:
         click.echo(f"{source}: OK ({len(chunks)} chunks, {compressed.directory.rows} rows)", err=True)
 
@@ -321,8 +342,35 @@ def _counted(blocks: Iterator[NDArray[Any]], progress: Progress) -> Iterator[NDA
         progress(len(block))
 
 
+def _recover(compressed: CompressedArray, target: Path | None, quiet: bool) -> None:
+    """Write the rows of all chunks that are whole; ends with status 2 if there are others."""
+    from bbans.npy import write_npy_header
+
+    lost, kept, total = [], 0, compressed.directory.rows
+
+    def write_header(file: BinaryIO, rows: int) -> None:
+        write_npy_header(file, compressed.dtype, (rows, *compressed.shape[1:]) if compressed.shape else ())
+
+    with _opened(target) as file, _progress(total, "recovering", quiet) as progress:
+        start = file.tell()
+        write_header(file, total)
+        for rows, found in compressed.salvage():
+            progress(len(rows))
+            if isinstance(found, BbansError):
+                lost.append(rows)
+                click.echo(f"bbans: lost rows {rows.start}:{rows.stop}: {found}", err=True)
+            else:
+                file.write(found.tobytes())
+                kept += len(rows)
+        if lost:
+            file.seek(start)
+            write_header(file, kept)
+            file.seek(0, os.SEEK_END)
+    if lost:
+        fail(f"{target or 'standard output'} holds {kept} of {total} rows", status=2)
+
+
 def _verify(file: BinaryIO, array: Any, codec: Any) -> None:
-    from bbans.errors import BbansError
     from bbans.reader import CompressedArray
 
     file.flush()

@@ -9,6 +9,10 @@ class FormatError(BbansError):
     """Bytes that should be a `.bba` file are damaged, truncated, of a newer version or something else."""
 
 
+class LimitError(BbansError):
+    """A file asks for more memory than it may have."""
+
+
 class ModelError(BbansError):
     """A model is missing, damaged, or not the one that a file was written with."""
 

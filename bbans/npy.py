@@ -47,14 +47,29 @@ def write_npy(file: BinaryIO, array: NDArray[Any]) -> None:
     npy_format.write_array(file, array, allow_pickle=False)
 
 
+def write_npy_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Write what comes before the elements; it is as long for fewer rows."""
+    description = {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    npy_format.write_array_header_1_0(file, description)
+
+
 def write_npy_blocks(
     file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[NDArray[Any]]
 ) -> None:
     """Write an array that comes in blocks of rows in `.npy` format."""
-    description = {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    npy_format.write_array_header_1_0(file, description)
+    write_npy_header(file, dtype, shape)
     for block in blocks:
         file.write(np.ascontiguousarray(block).data.cast("B") if block.size else b"")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name last, on systems where folders can be synced."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager
@@ -70,6 +85,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         os.umask(mask)
         os.chmod(name, 0o666 & ~mask)
         os.replace(name, path)
+        _sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
             os.unlink(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,32 @@ def coding_options(command: Command) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def parse_size(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    """A number of bytes such as ``800M`` or ``4G``; K, M, G and T count in steps of 1,024.
+
+    >>> parse_size(None, None, "4G"), parse_size(None, None, "1000")
+    (4294967296, 1000)
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,15})\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if match is None:
+        raise click.BadParameter(f"expected a size such as 800M or 4G, got {text!r}")
+    return int(match[1]) << 10 * " kmgt".index(match[2] or " ")
+
+
+def decoding_options(command: Command) -> Command:
+    """The options of every command that decodes a file, besides those of :func:`coding_options`."""
+    options = [
+        click.option("--model", metavar="PATH", help="The model, if it is not one that comes with bbans."),
+        click.option("--max-memory", callback=parse_size, metavar="SIZE",
+                     help="Refuse what takes more to decode, such as 4G. [default: half of the machine's]"),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return coding_options(command)
 
 
 def output_options(command: Command) -> Command:

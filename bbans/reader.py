@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import bisect
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bbans.container import Directory, Header, Method, read_directory, read_embedded, read_payload
 from bbans.embedded import extract
-from bbans.errors import FormatError
+from bbans.errors import BbansError, FormatError, LimitError
 from bbans.fallback import restore
 from bbans.model import Model
 from bbans.parallel import map_in_order, spare_threads
 
+Decoded = TypeVar("Decoded")
 Progress = Callable[[int], object]
 """Called with the number of rows done since the last call."""
+
+
+WORKING_BYTES = 24
+"""That decoding a pixel takes besides the pixel."""
+
+
+def half_of_memory() -> int:
+    """Half of the machine's memory in bytes, or 4 GiB where that is not to be known."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):
+        return 4 << 30
 
 
 class Decoder(Protocol):
@@ -48,11 +62,14 @@ class CompressedArray:
     rows. Close it, or use it as a context manager. It may be shared by threads.
 
     Raises :class:`bbans.errors.FormatError` for a file that is not whole and sane, and
-    :class:`bbans.errors.ModelError` if ``decoder`` has not the model that the file was written with.
+    :class:`bbans.errors.ModelError` if ``decoder`` has not the model that the file was written with. What would take
+    more than ``max_memory`` bytes to decode or to hold, half of the machine's by default, is not tried: reading it
+    raises :class:`bbans.errors.LimitError`.
     """
 
-    def __init__(self, file: BinaryIO, decoder: Decoder) -> None:
+    def __init__(self, file: BinaryIO, decoder: Decoder, max_memory: int | None = None) -> None:
         self._file = file
+        self._max_memory = half_of_memory() if max_memory is None else max_memory
         self._lock = threading.Lock()
         self.directory = read_directory(file)
         self.header = self.directory.header
@@ -114,6 +131,7 @@ class CompressedArray:
     def read(self, start: int = 0, stop: int | None = None, progress: Progress | None = None) -> NDArray[Any]:
         """Rows ``start`` to ``stop`` (to the end by default) as an array."""
         stop = self.directory.rows if stop is None else min(stop, self.directory.rows)
+        self._check_memory(stop - start, self.dtype.itemsize)
         out = self._empty(stop - start)
         done = 0
         for block in self.blocks(start, stop):
@@ -128,9 +146,30 @@ class CompressedArray:
         stop = self.directory.rows if stop is None else min(stop, self.directory.rows)
         starts = self._starts
         numbers = [n for n in range(len(starts) - 1) if starts[n] < stop and starts[n + 1] > start]
-        self._empty(max((self.directory.chunks[number].rows for number in numbers), default=0))
-        for number, block in zip(numbers, self._blocks(numbers), strict=True):
+        for number, block in zip(numbers, self._blocks(numbers, self._decode), strict=True):
             yield block[max(0, start - starts[number]) : stop - starts[number]]
+
+    def salvage(self) -> Iterator[tuple[range, NDArray[Any] | BbansError]]:
+        """The rows of each chunk, and what they hold or why they are lost, in order."""
+        numbers = list(range(len(self.directory.chunks)))
+
+        def decode(number: int, threads: int) -> NDArray[Any] | BbansError:
+            try:
+                return self._decode(number, threads)
+            except BbansError as error:
+                return error
+
+        for number, found in zip(numbers, self._blocks(numbers, decode), strict=True):
+            yield range(self._starts[number], self._starts[number + 1]), found
+
+    def _check_memory(self, rows: int, bytes_of_element: int) -> None:
+        """Raise :class:`bbans.errors.LimitError` if so many rows are too many."""
+        size = rows * math.prod(self.header.row_shape) * bytes_of_element
+        if size > self._max_memory:
+            raise LimitError(
+                f"{rows} rows take about {size:,} bytes to decode, more than the {self._max_memory:,} allowed: "
+                "if you trust the file, raise the limit (--max-memory), or read fewer rows at a time"
+            )
 
     def _empty(self, rows: int) -> NDArray[Any]:
         """Room for so many rows; :class:`bbans.errors.FormatError` if there is none."""
@@ -139,11 +178,11 @@ class CompressedArray:
         except (MemoryError, ValueError) as error:
             raise FormatError(f"an array of shape {self.shape} does not fit in memory: {error}") from error
 
-    def _blocks(self, numbers: list[int]) -> Iterator[NDArray[Any]]:
-        """All rows of these chunks, as many at once as there are threads."""
+    def _blocks(self, numbers: list[int], decode: Callable[[int, int], Decoded]) -> Iterator[Decoded]:
+        """These chunks, as many at once as there are threads, decoded by number on so many threads each."""
         threads = self._decoder.threads
         each = spare_threads(threads, len(numbers))
-        return map_in_order(lambda number: self._decode(number, each), numbers, threads)
+        return map_in_order(lambda number: decode(number, each), numbers, threads)
 
     def _block(self, number: int) -> NDArray[Any]:
         """All rows of a chunk, not to be changed: the latest is kept, since rows are often asked for one by one."""
@@ -154,6 +193,8 @@ class CompressedArray:
 
     def _decode(self, number: int, threads: int) -> NDArray[Any]:
         chunk = self.directory.chunks[number]
+        working = 0 if chunk.method is Method.ZSTANDARD else WORKING_BYTES
+        self._check_memory(chunk.rows, self.dtype.itemsize + working)
         with self._lock:
             payload = read_payload(self._file, self.directory, number)
         shape = (chunk.rows, *self.header.row_shape)

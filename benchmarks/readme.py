@@ -265,6 +265,25 @@ def paper_compression() -> str:
     return "\n".join(lines)
 
 
+def attacks() -> str:
+    columns = ("tried", "refused", "harmless", "crashes", "late", "silent errors")
+    lines = [f"| attack | {' | '.join(columns)} |", "| --- " * (1 + len(columns)) + "|"]
+    counts = result("reliability")["attacks"]
+    counts["all"] = {column: sum(row.get(column, 0) for row in counts.values()) for column in columns}
+    lines += [
+        f"| {kind} | {' | '.join(f'{row.get(column, 0):,}' for column in columns)} |" for kind, row in counts.items()
+    ]
+    return "\n".join(lines)
+
+
+def soak() -> str:
+    trips = result("reliability")["soak"]
+    return (
+        f"{trips['round_trips']:,} round trips of {trips['images']:,} images ({trips['bytes']:,} bytes) in "
+        f"{trips['minutes']:.0f} minutes; none lost a byte."
+    )
+
+
 TABLES: dict[Path, dict[str, Callable[[], str]]] = {
     README: {
         "worth": worth,
@@ -280,6 +299,7 @@ TABLES: dict[Path, dict[str, Callable[[], str]]] = {
         "embedding": embedding,
         "own": own,
     },
+    README.parent / "docs" / "reliability.md": {"attacks": attacks, "soak": soak},
     HERE / "paper" / "README.md": {
         "curves": paper_curves,
         "overfitting": paper_overfitting,

@@ -12,6 +12,7 @@ import torch
 from hypothesis import settings
 from numpy.typing import NDArray
 
+import bbans
 from bbans.evaluated import EvaluatedModel
 from bbans.intervals.gaussian import CENTRE_FRACTION
 from bbans.model import Model, save_model
@@ -142,3 +143,8 @@ def assert_frozen_agrees(network: VAE, recipe: Recipe, pixels: torch.Tensor, tol
     latents = torch.tensor(evaluated.bins.centres[z] / 2**CENTRE_FRACTION, dtype=torch.float32)
     expected = -float(network.log_likelihood(pixels, latents).sum()) / math.log(2)
     assert evaluated.likelihood(z).bits(x) == pytest.approx(expected, rel=2e-3)
+
+
+def many_images(model: Model) -> np.ndarray:
+    """Enough, and in a type wide enough, for a small untrained model to be worth its bytes."""
+    return bbans.sample_images(model, 20_000).astype("<f8")

@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 
 import bbans
 from bbans.cli import main
+from bbans.container import read_directory
 from bbans.model import Model
 
 COMMAND = [sys.executable, "-m", "bbans.cli"]
@@ -232,6 +233,49 @@ def test_damaged_files(folder: Path, model_folder: Path) -> None:
         fail("test", "bad.bba", "--model", model_folder)
     (folder / "bad.bba").write_bytes(data[:8] + b"\x02" + data[9:])
     assert "newer bbans is needed" in fail("info", "bad.bba")
+
+
+def damage(path: Path, chunk: int) -> None:
+    """Flip a bit of a chunk's payload."""
+    data = bytearray(path.read_bytes())
+    data[read_directory(io.BytesIO(data)).chunks[chunk].offset] ^= 1
+    path.write_bytes(data)
+
+
+def test_damage_stays_local(folder: Path, model_folder: Path, images: np.ndarray) -> None:
+    """Two of six chunks are lost: they are named, and the others are written."""
+    succeed("compress", "images.npy", "-o", "out.bba", "--model", model_folder, "--chunk-size", "10")
+    succeed("decompress", "out.bba", "-o", "whole.npy", "--recover", "--model", model_folder)
+    assert (folder / "whole.npy").read_bytes() == (folder / "images.npy").read_bytes()
+    damage(folder / "out.bba", 1)
+    damage(folder / "out.bba", 4)
+    told = fail("test", "out.bba", "--model", model_folder)
+    assert (
+        "2 of 6 chunks are damaged: chunk 1 (rows 10:20): chunk 1 is damaged" in told and "chunk 4 (rows 40:50)" in told
+    )
+    fail("decompress", "out.bba", "-o", "back.npy", "--model", model_folder)
+    result = invoke("decompress", "out.bba", "-o", "back.npy", "--recover", "--model", model_folder)
+    assert result.exit_code == 2
+    assert "lost rows 10:20" in result.stderr and "lost rows 40:50" in result.stderr
+    assert "back.npy holds 40 of 60 rows" in result.stderr
+    kept = np.r_[0:10, 20:40, 50:60]
+    np.testing.assert_array_equal(np.load("back.npy"), images[kept])
+    streamed = invoke("decompress", "out.bba", "-c", "--recover", "--model", model_folder)
+    assert streamed.exit_code == 2 and streamed.stdout_bytes == (folder / "back.npy").read_bytes()
+    assert invoke("decompress", "out.bba", "--recover", "--rm", "--model", model_folder).exit_code == 2
+    assert (folder / "out.bba").exists()
+
+
+@pytest.mark.parametrize(("size", "enough"), [("1000", False), ("1K", False), ("1M", True), ("2GiB", True)])
+def test_memory_is_bounded(folder: Path, model_folder: Path, size: str, enough: bool) -> None:
+    succeed("compress", "images.npy", "-o", "out.bba", "--model", model_folder)
+    for command in (["test", "out.bba"], ["decompress", "out.bba", "-o", "back.npy"]):
+        arguments = [*command, "--max-memory", size, "--model", model_folder]
+        if enough:
+            succeed(*arguments)
+        else:
+            assert "--max-memory" in fail(*arguments)
+    assert invoke("test", "out.bba", "--max-memory", "lots").exit_code == 2
 
 
 def test_a_full_disk_leaves_nothing(folder: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,22 @@ def test_a_codec_may_be_shared_by_threads(binary_model: Model) -> None:
     with ThreadPoolExecutor(8) as pool:
         for images, back in zip(sets, pool.map(lambda x: codec.decompress(codec.compress(x, 20)), sets), strict=True):
             assert_same(back, images)
+
+
+@pytest.mark.parametrize("start", ["spawn", "fork"])
+def test_a_codec_may_be_sent_to_processes(model: Model, start: str) -> None:
+    """While this process has used it from several threads."""
+    if start not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {start} here")
+    parts = np.split(bbans.sample_images(model, 8), 2)
+    codec = Codec.of(model, engine="numpy", threads=1)
+    with ThreadPoolExecutor(2) as threads:
+        expected = list(threads.map(codec.compress, parts))
+    context = multiprocessing.get_context(start)
+    with ProcessPoolExecutor(2, context) as processes:
+        assert list(processes.map(codec.compress, parts)) == expected
+        for back, part in zip(processes.map(codec.decompress, expected), parts, strict=True):
+            assert_same(back, part)
 
 
 def test_what_a_model_would_expand_is_stored() -> None:

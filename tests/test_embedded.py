@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import zstandard
 from click.testing import CliRunner
-from conftest import random_images, tiny_model
+from conftest import many_images, random_images, tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -36,11 +36,6 @@ from bbans.portable.network import Linear, Network
 
 def reference_of(model: Model, posterior: str = "amortized") -> ModelReference:
     return ModelReference(model.name, model.identity(posterior), posterior, 0)
-
-
-def many_images(model: Model) -> np.ndarray:
-    """Enough, and in a type wide enough, for a small untrained model to be worth its bytes."""
-    return bbans.sample_images(model, 20_000).astype("<f8")
 
 
 @pytest.fixture(scope="module")
