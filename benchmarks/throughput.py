@@ -1,12 +1,14 @@
 """Images a second and peak memory, each way, of whole files, beside other compressors in the same run.
 
 python benchmarks/throughput.py DATA [MODEL ...]
+python benchmarks/throughput.py    # only draws what was measured
 
 Also how the time for an image changes with their number, and the speed of the ANS cores alone.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -16,11 +18,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from data import MODELS, save, shipped, test_images
+from data import MODELS, RESULTS, save, shipped, test_images
+from matplotlib.figure import Figure
 
 from bbans.ans import HEAD_MINIMUM, core_named
 from bbans.bench.baselines import Skipped
-from bbans.bench.throughput import Setting, measure
+from bbans.bench.throughput import Setting, Speed, draw, measure
 
 REPEATS = 2
 THREADS = os.cpu_count() or 1
@@ -94,7 +97,21 @@ def measure_core(name: str, lanes: int) -> dict[str, object]:
     return {"core": name, "lanes": lanes, "push_million_per_second": push_rate, "pop_million_per_second": pop_rate}
 
 
+def draw_results() -> None:
+    """A picture for each data set that other codecs were measured on, with all models of it."""
+    models = json.loads((RESULTS / "throughput.json").read_text())["models"]
+    for name in OTHERS_BESIDE:
+        data = models[name]["data"]
+        rows = [row for model in models.values() if model["data"] == data for row in model["speeds"]]
+        speeds = [Speed(**{**row, "setting": row["setting"] and Setting(**row["setting"])}) for row in rows]
+        picture = draw(Figure(figsize=(13, 4.5), layout="constrained"), speeds, f"{data}, {THREADS} cores", "png")
+        (RESULTS / f"throughput-{name}.png").write_bytes(picture)
+
+
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        draw_results()
+        sys.exit()
     names, folder = sys.argv[2:] or list(shipped()), Path(sys.argv[1])
     rows = {name: {"data": MODELS[name], "speeds": speeds(name, folder)} for name in names}
     growth = {
@@ -106,3 +123,4 @@ if __name__ == "__main__":
     }
     cores = [measure_core(core, lanes) for core in ("numpy", "numba") for lanes in (64, 256, 1024, 4096)]
     save("throughput", {"models": rows, "growth": growth, "cores": cores, "threads": THREADS})
+    draw_results()

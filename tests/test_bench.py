@@ -235,8 +235,9 @@ def test_throughput(folder: Path, model_folder: Path) -> None:
     """More images than there are, two engines, another codec: whole files, which all have the same size."""
     succeed(
         "throughput", "images.npy", "--model", model_folder, "-n", "10,50", "--engine", "numpy,torch", "--threads", "1",
-        "--codec", "zstd-19", "--repeats", "1", "-o", "speeds.json",
+        "--codec", "zstd-19", "--repeats", "1", "-o", "speeds.json", "--plot", "speeds.svg",
     )  # fmt: skip
+    assert b"zstd-19, raw" in (folder / "speeds.svg").read_bytes()
     speeds = json.loads((folder / "speeds.json").read_text())["speeds"]
     own, other = speeds[:-1], speeds[-1]
     assert [(speed["setting"]["engine"], speed["images"]) for speed in own] == [

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from bbans.options import coding_options, output_target, reports_errors
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Item = TypeVar("Item")
 
@@ -98,16 +101,13 @@ def rate_vs_steps(
     Every byte of the file is counted, and every file is decoded and compared.
     """
     from bbans.api import resolve_model
-    from bbans.bench.rate_vs_steps import check_format, draw, measure, new_figure, time_ratios
+    from bbans.bench.rate_vs_steps import draw, measure, time_ratios
     from bbans.bench.report import describe, read_images, table, write_json
     from bbans.errors import BenchmarkError
     from bbans.npy import whole_file
 
     _check_targets(force, output, plot)
-    figure, kind = None, ""
-    if plot:
-        figure, kind = new_figure(), plot.suffix[1:].lower()
-        check_format(figure, kind)
+    figure, kind = _figure(plot)
     array = read_images(data, images)
     chosen = resolve_model(array, model)
     if chosen is None:
@@ -229,6 +229,8 @@ def baselines(
 )
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="The fastest counts.")
 @JSON_OUTPUT
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE",
+              help="Plot bits per dimension against images a second, as a .png, .svg or .pdf.")  # fmt: skip
 @FORCE
 @QUIET
 @reports_errors
@@ -243,6 +245,7 @@ def throughput(
     codecs: tuple[str, ...],
     repeats: int,
     output: Path | None,
+    plot: Path | None,
     force: bool,
     quiet: bool,
 ) -> None:
@@ -253,10 +256,12 @@ def throughput(
     from bbans.api import resolve_model
     from bbans.bench.baselines import Skipped
     from bbans.bench.report import describe, read_images, table, write_json
-    from bbans.bench.throughput import measure, settings_of
+    from bbans.bench.throughput import draw, measure, settings_of
     from bbans.errors import BenchmarkError
+    from bbans.npy import whole_file
 
-    _check_targets(force, output)
+    _check_targets(force, output, plot)
+    figure, kind = _figure(plot)
     array = read_images(data, max(images))
     if not models:
         chosen = resolve_model(array, "auto")
@@ -304,6 +309,21 @@ def throughput(
     if output:
         speeds = [asdict(speed) for speed in results if not isinstance(speed, Skipped)]
         write_json(output, {"data": describe(data.name, array), "speeds": speeds})
+    if plot and figure:
+        measured = [speed for speed in results if not isinstance(speed, Skipped)]
+        with whole_file(plot) as file:
+            file.write(draw(figure, measured, data.name, kind))
+
+
+def _figure(plot: Path | None) -> tuple[Figure | None, str]:
+    """An empty figure that can be saved as such a file, and the file's kind, if there is to be one."""
+    from bbans.bench.rate_vs_steps import check_format, new_figure
+
+    if plot is None:
+        return None, ""
+    figure, kind = new_figure(), plot.suffix[1:].lower()
+    check_format(figure, kind)
+    return figure, kind
 
 
 def _check_targets(force: bool, *targets: Path | None) -> None:

@@ -6,6 +6,7 @@ before. bbans reads the array as it lies on disk, and writes a file; the others 
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ from bbans.errors import BenchmarkError
 from bbans.model import load_model
 from bbans.npy import read_npy
 from bbans.reader import CompressedArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WARM_UP_IMAGES = 64
 
@@ -61,6 +65,36 @@ class Speed:
     decode_megabytes_per_second: float
     peak_megabytes: float
     """The most memory that the process held."""
+
+
+def label(speed: Speed) -> str:
+    """The codec, and for bbans how it was used."""
+    setting = speed.setting
+    if setting is None:
+        return speed.codec
+    threads = f"{setting.threads} thread{'s' if setting.threads > 1 else ''}"
+    return f"{speed.codec}, K = {setting.steps}, {setting.engine}, {threads}"
+
+
+def draw(figure: Figure, speeds: Sequence[Speed], title: str, kind: str) -> bytes:
+    """Bits per dimension against images a second each way, as a picture of the kind that a file's ending names."""
+    from matplotlib import colormaps
+
+    encode, decode = figure.subplots(1, 2, sharey=True)
+    for number, speed in enumerate(speeds):
+        marker = "x" if speed.setting is None else "o"
+        for axes, rate in ((encode, speed.encode_images_per_second), (decode, speed.decode_images_per_second)):
+            colour = colormaps["tab20"](number % 20)
+            axes.plot(rate, speed.bits_per_dimension, marker, color=colour, label=label(speed))
+    figure.suptitle(title)
+    encode.set(xlabel="images encoded a second", xscale="log", ylabel="bits per dimension")
+    decode.set(xlabel="images decoded a second", xscale="log")
+    for axes in (encode, decode):
+        axes.grid(alpha=0.3)
+    decode.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, dpi=120)
+    return file.getvalue()
 
 
 def settings_of(
