@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from bbans import __version__
-from bbans.errors import BbansError
+from bbans.errors import BbansError, FormatError
 from bbans.options import (
     STANDARD,
     coding_options,
@@ -168,7 +168,10 @@ def decompress(
         shape = (stop - start, *compressed.shape[1:]) if compressed.shape else ()
         with _opened(target) as file, _progress(stop - start, "decompressing", quiet) as progress:
             blocks = _counted(compressed.blocks(start, stop), progress)
-            write_npy_blocks(file, compressed.dtype, shape, blocks)
+            try:
+                write_npy_blocks(file, compressed.dtype, shape, blocks)
+            except FormatError as error:
+                raise FormatError(f"{error}; --recover writes the rows of all other chunks") from error
     if verbose and not quiet:
         click.echo(f"{target or 'standard output'}: {compressed.dtype} {shape}", err=True)
     if remove and source != STANDARD:

@@ -253,7 +253,8 @@ def test_damage_stays_local(folder: Path, model_folder: Path, images: np.ndarray
     assert (
         "2 of 6 chunks are damaged: chunk 1 (rows 10:20): chunk 1 is damaged" in told and "chunk 4 (rows 40:50)" in told
     )
-    fail("decompress", "out.bba", "-o", "back.npy", "--model", model_folder)
+    assert "chunk 1 is damaged" in (told := fail("decompress", "out.bba", "-o", "back.npy", "--model", model_folder))
+    assert "--recover" in told
     result = invoke("decompress", "out.bba", "-o", "back.npy", "--recover", "--model", model_folder)
     assert result.exit_code == 2
     assert "lost rows 10:20" in result.stderr and "lost rows 40:50" in result.stderr
