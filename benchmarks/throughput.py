@@ -35,7 +35,7 @@ OTHERS_BESIDE = ("mnist-binary", "mnist", "cifar10")
 PLAIN = ("mnist", "gg-mnist")
 """The models that are measured without compiled code too."""
 STEPS = {"gg-mnist-binary": (10,), "gg-mnist": (10,)}
-GROWTH = {"mnist": (1, 10, 100, 1000, 10_000, 100_000), "gg-mnist-binary": (1, 100, 10_000, 100_000)}
+GROWTH = {"mnist": (1, 10, 100, 1000, 10_000, 100_000), "gg-mnist-binary": (1, 100, 10_000, 100_000, 1_000_000)}
 """Numbers of images, which begin again where the test set ends."""
 
 
