@@ -17,11 +17,19 @@ from numpy.typing import NDArray
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, Descent, Floats32, quantize
 from bbans.portable.engine import Linearize, PullBack, Rows
 from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network, largest_sum
-from bbans.portable.numba_product import OUTPUTS, PAIR_BYTES, TILE, Table, block_product, pairs_of
+from bbans.portable.numba_product import (
+    OUTPUTS,
+    PAIR_BYTES,
+    SHORT_MAXIMUM,
+    SUM_MAXIMUM,
+    TILE,
+    Table,
+    block_product,
+    pairs_of,
+)
 
 LIMB_BITS = 8
 LIMB = 1 << LIMB_BITS
-SUM_MAXIMUM = (1 << 31) - 1
 MAGNITUDE_MAXIMUM = (1 << 16) - 1
 
 
@@ -43,9 +51,9 @@ class Field(IntEnum):
 
 def limbs_of(layer: Linear, magnitude: int) -> int | None:
     """Into how many parts inputs up to a magnitude must be split so that 32 bits hold all sums; None if 2 won't do."""
-    if int(np.abs(layer.weight.astype(np.int32)).max(initial=0)) > np.iinfo(np.int16).max:
+    if int(np.abs(layer.weight.astype(np.int32)).max(initial=0)) > SHORT_MAXIMUM:
         return None
-    if magnitude <= np.iinfo(np.int16).max and largest_sum(layer.weight, magnitude) <= SUM_MAXIMUM:
+    if magnitude <= SHORT_MAXIMUM and largest_sum(layer.weight, magnitude) <= SUM_MAXIMUM:
         return 1
     return 2 if magnitude <= MAGNITUDE_MAXIMUM and largest_sum(layer.weight, LIMB) <= SUM_MAXIMUM else None
 

@@ -18,11 +18,19 @@ from bbans.portable.layout import Place, Scratch, Stored, Values, cut
 from bbans.portable.memory import Memory
 from bbans.portable.network import Linear, Network
 from bbans.portable.numba_dense import DenseNetwork, load_dense_gradient
-from bbans.portable.numba_product import OUTPUTS, TILE, evaluate, evaluate_maps, pack, pairs_of, unpack, write
+from bbans.portable.numba_product import (
+    OUTPUTS,
+    SHORT_MAXIMUM,
+    SUM_MAXIMUM,
+    TILE,
+    evaluate,
+    evaluate_maps,
+    pack,
+    pairs_of,
+    unpack,
+    write,
+)
 from bbans.portable.numpy_engine import NumpyEngine
-
-SHORT_MAXIMUM = (1 << 15) - 1
-SUM_MAXIMUM = (1 << 31) - 1
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ TILE = VECTORS * LANES
 """Images that are evaluated together."""
 OUTPUTS = 8
 """In a block."""
+SHORT_MAXIMUM = (1 << 15) - 1
+"""Of inputs and weights."""
+SUM_MAXIMUM = (1 << 31) - 1
 PAIR_BYTES = 4 * TILE
 """That two channels take for the images of a tile."""
 
