@@ -101,7 +101,11 @@ class Network:
         """For an image."""
         return sum(layer.weight.size for layer in self.layers)
 
+    @property
+    def magnitudes(self) -> list[int]:
+        """The largest magnitude of what goes into each layer."""
+        return [self.input_magnitude, *[layer.output_magnitude for layer in self.layers[:-1]]]
+
     def bounds(self) -> list[int]:
         """The largest magnitude of a sum in each layer: the proof of exactness."""
-        magnitudes = [self.input_magnitude] + [layer.output_magnitude for layer in self.layers]
-        return [layer.bound(magnitude) for layer, magnitude in zip(self.layers, magnitudes, strict=False)]
+        return [layer.bound(magnitude) for layer, magnitude in zip(self.layers, self.magnitudes, strict=True)]

@@ -73,9 +73,8 @@ class DenseNetwork:
     @staticmethod
     def of(network: Network) -> DenseNetwork | None:
         """None if 32 bits don't hold its sums."""
-        magnitudes = [network.input_magnitude, *[layer.output_magnitude for layer in network.layers]]
         rows, weights, first = [], [], 0
-        for layer, magnitude in zip(network.layers, magnitudes, strict=False):
+        for layer, magnitude in zip(network.layers, network.magnitudes, strict=True):
             limbs, weight, outputs = limbs_of(layer, magnitude), pairs_of(layer.weight), len(layer.weight)
             if limbs is None:
                 return None
@@ -94,9 +93,8 @@ class DenseNetwork:
 
 def load_dense_gradient(network: Network) -> Linearize | None:
     """See :class:`bbans.portable.engine.Engine`; None if 32 bits don't hold the network's sums."""
-    magnitudes = [network.input_magnitude, *[layer.output_magnitude for layer in network.layers]]
     forward = []
-    for layer, magnitude in zip(network.layers, magnitudes, strict=False):
+    for layer, magnitude in zip(network.layers, network.magnitudes, strict=True):
         loaded = DenseNetwork.of(Network(magnitude, (layer,)))
         if loaded is None:
             return None
