@@ -323,16 +323,30 @@ def test_a_terminal_gets_no_binary(folder: Path, model_folder: Path) -> None:
     assert done.returncode == 1 and "terminal" in done.stderr
 
 
-@pytest.mark.parametrize("delay", [0.05, 0.2, 0.35, 0.5])
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_process_leaves_the_old_file(folder: Path, model_folder: Path, delay: float, end: int) -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("command", ["compress", "decompress"])
+def test_a_process_killed_at_any_call_leaves_the_old_file_or_the_new(
+    folder: Path, model_folder: Path, command: str
+) -> None:
+    (folder / "model").symlink_to(model_folder)
+    np.save("images.npy", np.load("images.npy")[:8])
+    succeed("compress", "images.npy", "-o", "images.bba", "--model", "model", "--chunk-size", "4")
+    program = Path(__file__).parent / "attacks" / "kills.py"
+    done = subprocess.run([sys.executable, program, folder, command, "target"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    points, replaced = map(int, done.stdout.split())
+    assert points > replaced > 0 and points > 30
+
+
+@pytest.mark.parametrize("delay", [0.2, 0.5])
+def test_a_killed_process_leaves_the_old_file(folder: Path, model_folder: Path, delay: float) -> None:
     (folder / "out.bba").write_bytes(b"old")
     process = subprocess.Popen(
         [*COMMAND, "compress", "images.npy", "-o", "out.bba", "-f", "--model", str(model_folder), "--chunk-size", "1"],
         stderr=subprocess.PIPE,
     )
     time.sleep(delay)
-    process.send_signal(end)
+    process.kill()
     process.communicate()
     content = (folder / "out.bba").read_bytes()
     if content != b"old":

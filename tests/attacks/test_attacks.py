@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attacks import targets
 from attacks.forge import Attack, exchanges, flips, forgeries, model_forgeries, truncations
 from conftest import many_images
 
@@ -23,6 +24,7 @@ from bbans.model import Model, save_model
 SECONDS = 2.0
 """Twice what is promised, for machines that are busy."""
 MEGABYTES = 64
+FOUND = Path(__file__).parent / "found"
 
 
 def repelled(attacks: Iterable[Attack], use: Callable[[bytes], object], bounded: bool = False) -> int:
@@ -183,3 +185,23 @@ main(["decompress", "images.bba", "-o", "back.npy", *options], standalone_mode=F
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "back.npy").read_bytes() == (tmp_path / "images.npy").read_bytes()
+
+
+@pytest.mark.parametrize("name", targets.TARGETS)
+def test_what_fuzzing_begins_from(name: str) -> None:
+    """Whole inputs, and these with some bytes changed, as fuzzing does it for hours."""
+    rng = np.random.default_rng(1)
+    targets.TARGETS[name].use(targets.TARGETS[name].seeds[0])
+    for seed in targets.TARGETS[name].seeds:
+        for _ in range(20):
+            changed = bytearray(seed)
+            for _ in range(rng.integers(1, 4)):
+                changed[rng.integers(len(seed))] = rng.integers(256)
+            targets.attempt(name, bytes(changed))
+
+
+@pytest.mark.parametrize("path", sorted(FOUND.glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_what_fuzzing_found(path: Path) -> None:
+    start = time.monotonic()
+    targets.attempt(path.parent.name, path.read_bytes())
+    assert time.monotonic() - start < SECONDS
