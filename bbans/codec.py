@@ -24,7 +24,7 @@ from bbans.inference.refined import STEPS_MAXIMUM
 from bbans.model import Model
 from bbans.parallel import map_in_order, spare_threads
 from bbans.portable.engine import Engine
-from bbans.portable.engines import engine_named
+from bbans.portable.engines import engine_named, goes_with_compiled_code
 from bbans.reader import CompressedArray, Progress
 from bbans.symbols import check_numeric, count_images, find_scale, from_symbols, to_symbols
 
@@ -130,7 +130,7 @@ class Codec:
         evaluated = EvaluatedModel.of(model, posterior, engine, steps)
         embedded = embed(model, posterior) if embed_model else b""
         if ans == "auto":
-            ans = "numba" if engine.name == "numba" else "numpy"
+            ans = "numba" if goes_with_compiled_code(engine) else "numpy"
         return Codec(model, posterior, steps, evaluated, core_named(ans), threads, thorough, engine, embedded)
 
     def __reduce__(self) -> tuple[Callable[..., Codec], tuple[object, ...]]:

@@ -34,10 +34,12 @@ from bbans.likelihoods import ContextLikelihood, IndependentLikelihood
 from bbans.model import Model
 from bbans.portable.context import ConvolutionalDecoder
 from bbans.portable.context_descent import ContextDescent
+from bbans.portable.convolution import ConvolutionalNetwork
 from bbans.portable.convolution_descent import ConvolutionalDescent
-from bbans.portable.engine import Engine, Evaluate
+from bbans.portable.engine import Engine, Evaluate, MapEngine
+from bbans.portable.engines import goes_with_compiled_code
 from bbans.portable.layout import Values
-from bbans.portable.maps import LoadedContext, load_convolutions
+from bbans.portable.maps import LoadedContext
 from bbans.portable.network import Network
 
 
@@ -92,7 +94,11 @@ def _load_encoder(model: Model, posterior: str, engine: Engine) -> Evaluate:
         return engine.load(encoder)
     assert not isinstance(model.decoder, Network)
     pixel_input, channels = model.decoder.pixel_input, model.channels
-    evaluate = load_convolutions(engine, encoder)
+    if not isinstance(engine, MapEngine):
+        from bbans.tensor_likelihoods import load_encoder
+
+        return load_encoder(engine, encoder, pixel_input, channels)
+    evaluate = engine.load_convolutions(encoder)
 
     def outputs(x: Symbols) -> NDArray[np.int64]:
         pixels = np.ascontiguousarray(x.T, np.float32).reshape(*encoder.sizes[0], channels, len(x))
@@ -105,22 +111,29 @@ def _load_encoder(model: Model, posterior: str, engine: Engine) -> Evaluate:
 def _load_decoder(model: Model, engine: Engine, maker: Maker) -> Callable[[NDArray[np.int64]], Likelihood]:
     """From latents' centres int64 ``(images, latents)`` to p(x given z)."""
     decoder = model.decoder
+    if isinstance(decoder, ConvolutionalDecoder):
+        upward = _load_upward(engine, decoder.upward)
+        return lambda z: _of_map(model, maker, upward(z))
+    if not isinstance(engine, MapEngine):
+        from bbans.tensor_likelihoods import load_decoder
+
+        return load_decoder(engine, model, decoder, maker)
     if isinstance(decoder, Network):
         evaluate = engine.load(decoder)
         return lambda z: IndependentLikelihood(
             _distribution(model, maker)(evaluate(z).reshape(len(z), model.outputs_per_pixel, -1)), len(z)
         )
-    upward = load_convolutions(engine, decoder.upward)
-    size, channels = decoder.upward.sizes[0], decoder.upward.inputs
-
-    def upward_of(z: NDArray[np.int64]) -> Values:
-        return upward(z.reshape(len(z), channels, *size).transpose(2, 3, 1, 0).astype(np.float32))
-
-    if isinstance(decoder, ConvolutionalDecoder):
-        return lambda z: _of_map(model, maker, upward_of(z))
+    upward = _load_upward(engine, decoder.upward)
     context = LoadedContext.of(engine, decoder.context)
     likelihood = _context_likelihood(context.engine)
-    return lambda z: likelihood(context, upward_of(z), _distribution(model, maker))
+    return lambda z: likelihood(context, upward(z), _distribution(model, maker))
+
+
+def _load_upward(engine: Engine, network: ConvolutionalNetwork) -> Callable[[NDArray[np.int64]], Values]:
+    """From latents' centres to the map that a network makes of them."""
+    evaluate = engine.load_convolutions(network)
+    size, channels = network.sizes[0], network.inputs
+    return lambda z: evaluate(z.reshape(len(z), channels, *size).transpose(2, 3, 1, 0).astype(np.float32))
 
 
 def _context_likelihood(engine: Engine) -> type[ContextLikelihood]:
@@ -155,12 +168,17 @@ def _distribution(model: Model, maker: Maker) -> Callable[[Outputs], Distributio
 
 
 def _maker(engine: Engine) -> Maker:
-    """Compiled code makes distributions where it evaluates networks."""
-    if engine.name != "numba":
-        return NumpyMaker()
-    from bbans.intervals.compiled import CompiledMaker
+    """Compiled code makes distributions where it evaluates networks, and beside a GPU; torch those of pixels."""
+    maker: Maker = NumpyMaker()
+    if goes_with_compiled_code(engine):
+        from bbans.intervals.compiled import CompiledMaker
 
-    return CompiledMaker()
+        maker = CompiledMaker()
+    if isinstance(engine, MapEngine):
+        return maker
+    from bbans.tensor_likelihoods import maker_on
+
+    return maker_on(engine, maker)
 
 
 def _refined(model: Model, engine: Engine, steps: int, climb: Climb | None) -> RefinedPosterior:

@@ -20,7 +20,7 @@ from bbans.nets import ContextShape, ContextVAE
 from bbans.portable.context import ContextDecoder, PixelInput, diagonals
 from bbans.portable.convolution import Convolution, ConvolutionalNetwork, halved, rows_of
 from bbans.portable.engine import Engine
-from bbans.portable.maps import LoadedContext, load_convolutions
+from bbans.portable.maps import LoadedContext
 from bbans.portable.network import Linear
 from bbans.portable.numpy_engine import NumpyEngine
 from bbans.training.loop import build
@@ -42,7 +42,7 @@ def test_convolutions_are_those_of_torch(engine: Engine, size: tuple[int, int], 
     before, after = {"same": (size, size), "halved": (size, halved(size)), "doubled": (halved(size), size)}[change]
     network = ConvolutionalNetwork(255, (before, after), (layer,))
     x = rng.integers(-255, 256, (*before, 2, 3))
-    found = load_convolutions(engine, network)(x.astype(np.float32))
+    found = engine.load_convolutions(network)(x.astype(np.float32))
 
     images = torch.tensor(x.astype(np.float64)).permute(3, 2, 0, 1)
     if change == "doubled" and before != after:

@@ -31,7 +31,6 @@ from bbans.portable.context import ConvolutionalDecoder
 from bbans.portable.convolution import Convolution, ConvolutionalNetwork
 from bbans.portable.description import build_network, describe_network, layers_of
 from bbans.portable.engine import Engine
-from bbans.portable.maps import load_convolutions
 from bbans.portable.network import Linear
 from bbans.portable.numpy_engine import NumpyEngine
 from bbans.training.loop import build
@@ -56,7 +55,7 @@ def block(size: tuple[int, int] = (5, 4), magnitude: int = 511) -> Convolutional
 def test_a_residual_block_is_that_of_torch(engine: Engine) -> None:
     network = block()
     x = np.random.default_rng(1).integers(0, 512, (5, 4, 2, 3))
-    found = load_convolutions(engine, network)(x.astype(np.float32))
+    found = engine.load_convolutions(network)(x.astype(np.float32))
 
     images = torch.tensor(x.astype(np.float64)).permute(3, 2, 0, 1)
     h = images
@@ -77,7 +76,7 @@ def test_a_sum_may_need_more_than_16_bits(engine: Engine) -> None:
     layers = Convolution(ones, 1), Convolution(many, 1, residual=True)
     network = ConvolutionalNetwork(30000, ((2, 3),) * 3, layers)
     x = np.arange(-6, 6, dtype=np.float32).reshape(2, 3, 1, 2) * 5000
-    assert (load_convolutions(engine, network)(x) == np.clip(np.clip(100 * x, None, 1 << 20) + x, 0, 1 << 20)).all()
+    assert (engine.load_convolutions(network)(x) == np.clip(np.clip(100 * x, None, 1 << 20) + x, 0, 1 << 20)).all()
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
@@ -89,7 +88,7 @@ def test_weights_of_a_doubled_map_may_be_too_large_to_be_added_up(engine: Engine
     doubled = np.pad(x.repeat(2, axis=0).repeat(2, axis=1)[:, :, 0], ((1, 1), (1, 1), (0, 0)))
     patches = np.stack([doubled[row : row + 6, column : column + 4] for row in range(3) for column in range(3)])
     expected = np.clip(np.einsum("ok,krci->rcoi", weight.astype(np.int64), patches.astype(np.int64)) >> 10, -9999, 9999)
-    assert (load_convolutions(engine, network)(x) == expected).all()
+    assert (engine.load_convolutions(network)(x) == expected).all()
 
 
 def test_residual_blocks_that_do_not_fit_are_refused() -> None:
@@ -176,7 +175,7 @@ def test_engines_and_batches_get_the_same_integers() -> None:
     found = [
         (
             EvaluatedModel.of(model, "amortized", engine).evaluate_encoder(x),
-            load_convolutions(engine, upward)(z),
+            engine.load_convolutions(upward)(z),
         )
         for engine in ENGINES
     ]
@@ -185,7 +184,7 @@ def test_engines_and_batches_get_the_same_integers() -> None:
     evaluated = EvaluatedModel.of(model, "amortized", ENGINES[0])
     one_by_one = [evaluated.evaluate_encoder(image[None]) for image in x]
     assert (np.concatenate(one_by_one) == found[0][0]).all()
-    one_by_one = [load_convolutions(ENGINES[0], upward)(z[:, :, :, image : image + 1]) for image in range(7)]
+    one_by_one = [ENGINES[0].load_convolutions(upward)(z[:, :, :, image : image + 1]) for image in range(7)]
     assert (np.concatenate(one_by_one, axis=3) == found[0][1]).all()
 
 

@@ -7,7 +7,6 @@ from numba import njit
 
 from bbans.ans.numpy_core import NumpyStack, unflatten
 from bbans.ans.stack import HEAD_MINIMUM, Integers, Words
-from bbans.errors import StackUnderflow
 
 DIVISION_BITS = 12
 """From this precision on quotients are below 2**51, so that float64 tells them but for the last unit."""
@@ -68,13 +67,6 @@ class NumbaStack(NumpyStack):
 
     def pop(self, start: Integers, frequency: Integers, precision: int) -> None:
         self.popped_to(pop_lanes(self.heads, start, frequency, precision, self.buffer, self.top))
-
-    def popped_to(self, top: int) -> None:
-        """Go on where compiled code ended; :class:`bbans.errors.StackUnderflow` if that is beyond the tail's end."""
-        if top > len(self.buffer):
-            raise StackUnderflow(f"a pop needs {top - self.top} words, the stack's tail holds {self.tail_words}")
-        self.top = top
-        self.low_water = min(self.low_water, self.tail_words)
 
 
 class NumbaCore:

@@ -63,6 +63,15 @@ class NumpyStack:
             popped |= words
         heads[:] = popped
 
+    def popped_to(self, top: int) -> None:
+        """Go on where code that popped by itself ended; raises :class:`bbans.errors.StackUnderflow` if that is beyond
+        the tail's end.
+        """
+        if top > len(self.buffer):
+            raise StackUnderflow(f"a pop needs {top - self.top} words, the stack's tail holds {self.tail_words}")
+        self.top = top
+        self.low_water = min(self.low_water, self.tail_words)
+
     def add_lanes(self, heads: Integers) -> None:
         self.heads = np.concatenate([self.heads, heads])
 

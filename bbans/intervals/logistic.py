@@ -47,7 +47,7 @@ scale_table = cache(lambda: inverse_scales(LOG_SCALE_MINIMUM, LOG_SCALE_MAXIMUM)
 
 
 @cache
-def _edges() -> Signed:
+def level_edges() -> Signed:
     """Where each level begins, half a level below it; the first and the last bin have no end."""
     edges = ((2 * np.arange(LEVELS + 1) - 1) << (MEAN_FRACTION - 1)).astype(np.int64)
     edges[0], edges[-1] = -BEYOND, BEYOND
@@ -227,5 +227,5 @@ class DiscretizedLogistic:
 
     def _start(self, symbols: Symbols) -> Signed:
         """Where intervals start: adding the level itself leaves each a frequency of at least 1."""
-        distance = (_edges()[symbols] - self.mean) * self.inverse_scale
+        distance = (level_edges()[symbols] - self.mean) * self.inverse_scale
         return distribution_table()(distance >> (MEAN_FRACTION + SCALE_FRACTION - FRACTION)) + symbols

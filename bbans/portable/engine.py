@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.portable.convolution import Line, Size, rows_of
+from bbans.portable.convolution import ConvolutionalNetwork, Line, Size, rows_of
 from bbans.portable.descent import Floats32
 from bbans.portable.layout import Layout, Place, Stored, Values
 from bbans.portable.network import Linear, Network
@@ -93,11 +93,29 @@ class Engine(Protocol):
     def load(self, network: Network) -> Evaluate:
         """A function that evaluates ``network``, safe to call from several threads."""
 
+    def load_convolutions(self, network: ConvolutionalNetwork) -> Callable[[Values], Values]:
+        """A function that evaluates ``network`` on maps ``(rows, columns, channels, images)``, safe to call from
+        several threads.
+        """
+
+    def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
+        """A function that multiplies inputs up to a magnitude by ``(outputs, inputs)``, safe to call from several
+        threads. No sum may be over 2**53.
+        """
+
+    def load_gradient(self, network: Network) -> Linearize:
+        """A function that evaluates ``network`` and can go back, safe to call from several threads."""
+
+
+@runtime_checkable
+class MapEngine(Engine, Protocol):
+    """An engine that evaluates layers on maps in memory, as :mod:`bbans.portable.maps` lays them out."""
+
     @property
     def layout(self) -> Layout:
         """Of the maps that products take."""
 
-    def suited(self, layers: Sequence[tuple[Linear, int]]) -> Engine:
+    def suited(self, layers: Sequence[tuple[Linear, int]]) -> MapEngine:
         """An engine for products of such layers on maps, each with the magnitude of what goes into it: this one if it
         can do them all.
         """
@@ -114,11 +132,3 @@ class Engine(Protocol):
 
     def load_map_calls(self, calls: Sequence[tuple[Call, Size]]) -> Callable[[], None]:
         """A function that makes these calls, one after the other, each for all positions up to a height and width."""
-
-    def load_sums(self, weight: NDArray[np.int16], input_magnitude: int) -> Sums:
-        """A function that multiplies inputs up to a magnitude by ``(outputs, inputs)``, safe to call from several
-        threads. No sum may be over 2**53.
-        """
-
-    def load_gradient(self, network: Network) -> Linearize:
-        """A function that evaluates ``network`` and can go back, safe to call from several threads."""

@@ -39,6 +39,20 @@ def engine_named(name: str = "auto", device: str = "auto", multiply_adds: int | 
     return NumpyEngine()
 
 
+def goes_with_compiled_code(engine: Engine) -> bool:
+    """Whether what is done beside an engine is to be done in compiled code: by numba, or where there is a GPU to keep
+    up with and numba loads.
+    """
+    if engine.name != "torch":
+        return engine.name == "numba"
+    from bbans.portable.torch_engine import TorchEngine
+
+    if isinstance(engine, TorchEngine) and engine.device.is_cuda:
+        with suppress(CoreError):
+            return bool(_numba_engine())
+    return False
+
+
 def _numba_engine() -> Engine:
     try:
         from bbans.portable.numba_engine import NumbaEngine

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bbans.parallel import unshared_products
 from bbans.portable.context import BLOCK, NEAR, ContextNetwork, Head
 from bbans.portable.convolution import Convolution, ConvolutionalNetwork, Line, Offsets, Size, halved
-from bbans.portable.engine import Call, Engine, Product
+from bbans.portable.engine import Call, MapEngine, Product
 from bbans.portable.layout import NO_MARGIN, Map, Margin, Place, Run, Scratch, Values
 from bbans.portable.network import Linear
 
@@ -43,11 +43,11 @@ def _by_place(weight: NDArray[np.int16], order: list[int]) -> NDArray[np.int16]:
     return places.swapaxes(1, 2).reshape(weight.shape)
 
 
-def load_convolutions(engine: Engine, network: ConvolutionalNetwork) -> Callable[[Values], Values]:
+def load_convolutions(engine: MapEngine, network: ConvolutionalNetwork) -> Callable[[Values], Values]:
     """A function that evaluates ``network`` on maps ``(rows, columns, channels, images)`` without margins."""
     magnitudes = [network.input_magnitude, *[layer.product.output_magnitude for layer in network.layers]]
     steps = list(zip(network.layers, network.sizes, network.sizes[1:], strict=False))
-    plans, one_by_one = ([_plan(*step, added_up) for step in steps] for added_up in (True, False))
+    plans, one_by_one = ([plan_of(*step, added_up) for step in steps] for added_up in (True, False))
     suited = engine.suited(list(_layers_of(plans, magnitudes)))
     if suited is not engine and engine.suited(list(_layers_of(one_by_one, magnitudes))) is engine:
         plans = one_by_one  # only weights that were added up are too large for it
@@ -109,7 +109,7 @@ class Plan:
         return self.after[0] // self.step, self.after[1] // self.step
 
 
-def _load_phase(engine: Engine, plan: Plan, phase: Phase, magnitude: int) -> Product:
+def _load_phase(engine: MapEngine, plan: Plan, phase: Phase, magnitude: int) -> Product:
     places = sum(run.width for run in phase.runs)
     return engine.load_product(phase.layer, magnitude, [plan.channels] * places, phase.layer.maximum)
 
@@ -121,7 +121,7 @@ def _layers_of(plans: list[Plan], magnitudes: list[int]) -> Iterator[tuple[Linea
             yield phase.layer, max(magnitude, phase.layer.output_magnitude if plan.residual else 0)
 
 
-def _plan(layer: Convolution, before: Size, after: Size, added_up: bool) -> Plan:
+def plan_of(layer: Convolution, before: Size, after: Size, added_up: bool) -> Plan:
     """How to get from a map of size ``before`` to one of size ``after``; if it doubles, by weights ``added_up``."""
     reach = layer.kernel // 2
     if added_up and after == (2 * before[0], 2 * before[1]):
@@ -156,7 +156,7 @@ def _doubling(layer: Convolution) -> tuple[Phase, ...]:
 class _Walk:
     """Convolutions on an engine, with the maps between them for so many images."""
 
-    engine: Engine
+    engine: MapEngine
     images: int
     source: Map
     stages: tuple[tuple[tuple[Map, Map] | None, Callable[[], None]], ...]
@@ -166,7 +166,7 @@ class _Walk:
 
     @staticmethod
     def of(
-        engine: Engine, sizes: Sequence[Size], plans: list[Plan], products: list[tuple[Product, ...]], images: int
+        engine: MapEngine, sizes: Sequence[Size], plans: list[Plan], products: list[tuple[Product, ...]], images: int
     ) -> _Walk:
         """Each map has the margin that the layer which takes it needs."""
         margins = [Margin(plan.reach, plan.reach, plan.reach, plan.reach) for plan in plans]
@@ -208,48 +208,23 @@ class LoadedContext:
     """A context network on an engine."""
 
     network: ContextNetwork
-    engine: Engine
+    engine: MapEngine
     window: Product
-    window_runs: tuple[Run, ...]
     blocks: tuple[tuple[Product, Product], ...]
-    block_runs: tuple[Run, ...]
     heads: tuple[tuple[Product, Product], ...]
+    window_runs: tuple[Run, ...]
+    block_runs: tuple[Run, ...]
     near_runs: tuple[Run, ...]
 
     @staticmethod
-    def of(engine: Engine, network: ContextNetwork) -> LoadedContext:
-        pixel, hidden = network.pixel_input.magnitude, network.window.output_magnitude
-        seen, width = network.pixel_input.channels(len(network.heads)) + 1, len(network.window.weight)
-        window_runs, window_order = runs_of(network.window_offsets)
-        block_runs, block_order = runs_of(BLOCK)
-        near_runs, near_order = runs_of(NEAR)
-        places = len(window_order) * seen
-        window = np.concatenate(
-            [_by_place(network.window.weight[:, :places], window_order), network.window.weight[:, places:]], axis=1
-        )
-        # Each layer, the largest magnitude of what it takes, and the channels of what lies side by side.
-        layers = [
-            (
-                replace(network.window, weight=window),
-                max(pixel, network.pixel_input.unit, network.feature_magnitude),
-                [*[seen] * len(window_order), network.features],
-            )
-        ]
-        for block in network.blocks:
-            mix = replace(block.mix, weight=_by_place(block.mix.weight, block_order))
-            layers.append((mix, hidden, [width] * len(BLOCK)))
-            layers.append((block.project, block.mix.output_magnitude, [len(block.mix.weight)]))
-        for channel, head in enumerate(network.heads):
-            earlier = [channel] if channel else []
-            output = replace(head.output, weight=_output_weight(network, head, near_order))
-            magnitude = max(head.hidden.output_magnitude, pixel, network.pixel_input.unit)
-            layers.append((head.hidden, max(hidden, pixel), [width, *earlier]))
-            layers.append((output, magnitude, [len(head.hidden.weight), *[seen] * len(NEAR), *earlier]))
+    def of(engine: MapEngine, network: ContextNetwork) -> LoadedContext:
+        layers = arranged(network)
         engine = engine.suited([(layer, magnitude) for layer, magnitude, _ in layers])
         first, *products = [engine.load_product(*layer, network.hidden_maximum) for layer in layers]
         pairs = tuple(zip(products[::2], products[1::2], strict=True))
         blocks, heads = pairs[: len(network.blocks)], pairs[len(network.blocks) :]
-        return LoadedContext(network, engine, first, window_runs, blocks, block_runs, heads, near_runs)
+        runs = (runs_of(offsets)[0] for offsets in (network.window_offsets, BLOCK, NEAR))
+        return LoadedContext(network, engine, first, blocks, heads, *runs)
 
     def start(self, features: Values) -> ContextState:
         """Images of which nothing is known but their features, ``(rows, columns, features, images)``."""
@@ -257,12 +232,11 @@ class LoadedContext:
         height, width, _, images = features.shape
         channels = network.pixel_input.channels(len(network.heads)) + 1
         layout, size = self.engine.layout, (height, width)
-        margin = Margin(max(2, network.rows), 0, max(2, network.columns), max(1, network.columns))
         seen = Map.empty(layout, images, size, layout.groups(network.features))
         layout.store(features, seen.inside)
         pixels = np.zeros((height, width, channels, images), np.float32)
         pixels[:, :, -1] = network.pixel_input.unit
-        known = Map.empty(layout, images, size, layout.groups(channels), margin)
+        known = Map.empty(layout, images, size, layout.groups(channels), margin_of(network))
         layout.store(pixels, known.inside)
 
         def scratch(product: Product) -> Place:
@@ -286,6 +260,42 @@ class LoadedContext:
             calls_of_head = [Call(first, (found, *earlier), units), Call(second, (units, *near, *earlier), of_head)]
             heads.append((self.engine.load_calls(calls_of_head), of_head))
         return ContextState(self, images, seen, known, self.engine.load_calls(calls), tuple(heads))
+
+
+def arranged(network: ContextNetwork) -> list[tuple[Linear, int, list[int]]]:
+    """All layers, in the order of :attr:`.ContextNetwork.layers`, that take places as :func:`runs_of` goes through
+    them, all channels of each; the largest magnitude of what each takes; and the channels of what lies side by side.
+    """
+    pixel, hidden = network.pixel_input.magnitude, network.window.output_magnitude
+    seen, width = network.pixel_input.channels(len(network.heads)) + 1, len(network.window.weight)
+    window_order, block_order, near_order = (runs_of(offsets)[1] for offsets in (network.window_offsets, BLOCK, NEAR))
+    places = len(window_order) * seen
+    window = np.concatenate(
+        [_by_place(network.window.weight[:, :places], window_order), network.window.weight[:, places:]], axis=1
+    )
+    layers = [
+        (
+            replace(network.window, weight=window),
+            max(pixel, network.pixel_input.unit, network.feature_magnitude),
+            [*[seen] * len(window_order), network.features],
+        )
+    ]
+    for block in network.blocks:
+        mix = replace(block.mix, weight=_by_place(block.mix.weight, block_order))
+        layers.append((mix, hidden, [width] * len(BLOCK)))
+        layers.append((block.project, block.mix.output_magnitude, [len(block.mix.weight)]))
+    for channel, head in enumerate(network.heads):
+        earlier = [channel] if channel else []
+        output = replace(head.output, weight=_output_weight(network, head, near_order))
+        magnitude = max(head.hidden.output_magnitude, pixel, network.pixel_input.unit)
+        layers.append((head.hidden, max(hidden, pixel), [width, *earlier]))
+        layers.append((output, magnitude, [len(head.hidden.weight), *[seen] * len(NEAR), *earlier]))
+    return layers
+
+
+def margin_of(network: ContextNetwork) -> Margin:
+    """Around a map of pixels: what the network sees beyond its edges."""
+    return Margin(max(2, network.rows), 0, max(2, network.columns), max(1, network.columns))
 
 
 def _output_weight(network: ContextNetwork, head: Head, order: list[int]) -> NDArray[np.int16]:

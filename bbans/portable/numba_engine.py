@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.portable.convolution import Line, Size
-from bbans.portable.engine import Call, Engine, Evaluate, Linearize, Product, Sums
+from bbans.portable.convolution import ConvolutionalNetwork, Line, Size
+from bbans.portable.engine import Call, Evaluate, Linearize, MapEngine, Product, Sums
 from bbans.portable.layout import Place, Scratch, Stored, Values, cut
+from bbans.portable.maps import load_convolutions
 from bbans.portable.memory import Memory
 from bbans.portable.network import Linear, Network
 from bbans.portable.numba_dense import DenseNetwork, load_dense_gradient
@@ -60,7 +61,7 @@ class PairLayout:
 
 @dataclass(frozen=True)
 class NumbaEngine:
-    """An :class:`bbans.portable.engine.Engine`."""
+    """A :class:`bbans.portable.engine.MapEngine`."""
 
     name: str = "numba"
     layout: PairLayout = PairLayout()
@@ -68,7 +69,10 @@ class NumbaEngine:
     def load(self, network: Network) -> Evaluate:
         return DenseNetwork.of(network) or NumpyEngine().load(network)
 
-    def suited(self, layers: Sequence[tuple[Linear, int]]) -> Engine:
+    def load_convolutions(self, network: ConvolutionalNetwork) -> Callable[[Values], Values]:
+        return load_convolutions(self, network)
+
+    def suited(self, layers: Sequence[tuple[Linear, int]]) -> MapEngine:
         return self if all(fits(layer, magnitude) for layer, magnitude in layers) else NumpyEngine()
 
     def load_product(

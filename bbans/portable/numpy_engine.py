@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.portable.convolution import Line, Size
+from bbans.portable.convolution import ConvolutionalNetwork, Line, Size
 from bbans.portable.descent import FIRST_LIMIT, LIMIT, Descent, Floats32, quantize
 from bbans.portable.engine import Call, Evaluate, Linearize, Product, PullBack, Rows, Sums, in_turn, over_maps
 from bbans.portable.layout import PlainLayout, Stored, Values
+from bbans.portable.maps import load_convolutions
 from bbans.portable.memory import Memory
 from bbans.portable.network import FLOAT32_EXACT, OUTPUT_FRACTION, Linear, Network, largest_sum
 
 
 @dataclass(frozen=True)
 class NumpyEngine:
-    """The default :class:`bbans.portable.engine.Engine`."""
+    """The default :class:`bbans.portable.engine.MapEngine`."""
 
     block: int = 512
     """Images evaluated at once: enough for the matrix product, few enough to stay in cache."""
@@ -38,6 +39,9 @@ class NumpyEngine:
             return outputs
 
         return evaluate
+
+    def load_convolutions(self, network: ConvolutionalNetwork) -> Callable[[Values], Values]:
+        return load_convolutions(self, network)
 
     @property
     def layout(self) -> PlainLayout:
