@@ -27,6 +27,7 @@ from bbans.intervals.tensors import (
     LogisticStarts,
     MixtureStarts,
     Starts,
+    Tabled,
     TensorMaker,
     interval,
     locate,
@@ -41,6 +42,9 @@ from bbans.portable.network import Network
 from bbans.portable.torch_device import Device
 from bbans.portable.torch_engine import TorchEngine
 from bbans.portable.torch_maps import LockStep, TensorContext, given, pixel_table
+
+TABLED_BLOCKS = 3
+"""From so many blocks of lanes on, which are few images then, all starts are found before the first is popped."""
 
 Make = Callable[[torch.Tensor], Starts]
 """From outputs int64 ``(n, kinds)`` to distributions."""
@@ -206,8 +210,10 @@ class Workspace:
         self.state.look(here)
         for channel in range(self.loaded.channels):
             starts = self.loaded.make(self.state.parameters(here, channel).to(torch.int64))
-            found = []
-            for block in reversed(cut(count * self.images, stack.lanes)):
+            blocks, found = cut(count * self.images, stack.lanes), []
+            if len(blocks) >= TABLED_BLOCKS:
+                starts = Tabled.of(starts, count * self.images, here.device)
+            for block in reversed(blocks):
                 values = stack.peek(block.stop - block.start, starts.precision)
                 symbols, start, frequency = locate(starts[block], values)
                 stack.pop(start, frequency, starts.precision)

@@ -19,7 +19,7 @@ from bbans.model import Model
 from bbans.nets import ContextShape, ContextVAE
 from bbans.portable.context import ContextDecoder, PixelInput, diagonals
 from bbans.portable.convolution import Convolution, ConvolutionalNetwork, halved, rows_of
-from bbans.portable.engine import Engine
+from bbans.portable.engine import Engine, MapEngine
 from bbans.portable.maps import LoadedContext
 from bbans.portable.network import Linear
 from bbans.portable.numpy_engine import NumpyEngine
@@ -136,6 +136,8 @@ def test_engines_get_the_same_integers() -> None:
     x = random_images(model, 5).reshape(5, -1).astype(np.int64)
     found: list[list[list[np.ndarray]]] = []
     for engine in ENGINES:
+        if not isinstance(engine, MapEngine):
+            continue  # what it finds is never seen here; files are the same, in test_torch.py
         found.append([])
         state = LoadedContext.of(engine, model.decoder.context).start(np.ones((4, 5, 3, 5), np.float32))
         for line, row in zip(rows_of((4, 5)), x.T.reshape(4, 5, 3, 5).astype(np.float32), strict=True):

@@ -28,7 +28,9 @@ from bbans.intervals import (
     pop,
     push,
 )
+from bbans.intervals.tensors import TensorMaker
 from bbans.portable import elementary
+from bbans.portable.torch_device import Device
 
 OUTPUTS = st.integers(-(1 << 24), 1 << 24)
 """What a network can put out: multiples of 2**-16 up to 256."""
@@ -39,7 +41,7 @@ def network_outputs(count: int) -> st.SearchStrategy[np.ndarray]:
     return arrays(np.int64, count, elements=OUTPUTS)
 
 
-MAKERS: dict[str, Maker] = {"": NumpyMaker()}
+MAKERS: dict[str, Maker] = {"": NumpyMaker(), "device ": TensorMaker(Device("cpu"))}
 if find_spec("numba"):
     from bbans.intervals.compiled import CompiledMaker
 
@@ -68,18 +70,18 @@ def make(kind: str, first: np.ndarray, second: np.ndarray) -> tuple[Distribution
     )
 
 
-@pytest.mark.skipif(len(MAKERS) == 1, reason="needs numba")
+@pytest.mark.parametrize("maker", list(MAKERS)[1:])
 @pytest.mark.parametrize("kind", ["bernoulli", "logistic", "mixture", "gaussian"])
 @given(first=network_outputs(9), second=network_outputs(9), seed=st.integers(0, 1 << 32), first_kept=st.integers(0, 8))
-def test_compiled_code_finds_the_same(
-    kind: str, first: np.ndarray, second: np.ndarray, seed: int, first_kept: int
+def test_all_makers_find_the_same(
+    maker: str, kind: str, first: np.ndarray, second: np.ndarray, seed: int, first_kept: int
 ) -> None:
     numpy, _ = make(kind, first, second)
-    compiled, _ = make(f"compiled {kind}", first, second)
+    other, _ = make(maker + kind, first, second)
     kept = slice(first_kept, None)
-    assert len(compiled) == len(numpy) == 9 and len(compiled[kept]) == len(numpy[kept])
+    assert len(other) == len(numpy) == 9 and len(other[kept]) == len(numpy[kept])
     values = np.random.default_rng(seed).integers(0, 1 << numpy.precision, 9 - first_kept).astype(np.uint64)
-    for expected, found in zip(numpy[kept].locate(values), compiled[kept].locate(values), strict=True):
+    for expected, found in zip(numpy[kept].locate(values), other[kept].locate(values), strict=True):
         assert (expected == found).all() and expected.dtype == found.dtype
 
 

@@ -36,7 +36,7 @@ from bbans.intervals.makers import Maker, NumpyMaker, Outputs
 from bbans.portable.torch_device import Device
 
 FAN = 16
-"""So many parts of what is left are told apart at once in a search."""
+"""What a search is quickest with where starts are computed."""
 INNER_BITS = FRACTION - GRID_BITS
 EDGE_SHIFT = MEAN_FRACTION + SCALE_FRACTION - FRACTION
 TOTAL = 1 << PRECISION
@@ -46,12 +46,17 @@ Self = TypeVar("Self", bound="Starts")
 
 @dataclass(frozen=True, eq=False)
 class Starts:
-    """``n`` distributions; all fields are tensors with a row for each."""
+    """``n`` distributions; all fields that are tensors have a row for each."""
 
     @property
     def symbols(self) -> int:
         """How many there are: a power of two."""
         raise NotImplementedError
+
+    @property
+    def fan(self) -> int:
+        """Into how many parts a search divides what is left."""
+        return FAN
 
     @property
     def precision(self) -> int:
@@ -64,7 +69,10 @@ class Starts:
 
     def __getitem__(self: Self, block: slice) -> Self:
         """Some of the distributions."""
-        return replace(self, **{field.name: getattr(self, field.name)[block] for field in fields(self)})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(
+            self, **{name: value[block] for name, value in values.items() if isinstance(value, torch.Tensor)}
+        )
 
 
 def interval(starts: Starts, symbols: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,8 +85,8 @@ def locate(starts: Starts, values: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     """The symbols whose intervals hold values ``(n,)``, and start and frequency of these."""
     values = values[:, None]
     found, left = torch.zeros_like(values), starts.symbols
-    while left > FAN:
-        step = left // FAN
+    while left > starts.fan:
+        step = left // starts.fan
         edges = starts(found + torch.arange(step, left, step, device=values.device))
         found = found + step * (edges <= values).sum(1, keepdim=True)
         left = step
@@ -86,6 +94,37 @@ def locate(starts: Starts, values: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     place = (edges[:, 1:-1] <= values).sum(1, keepdim=True)
     first, last = edges.gather(1, place)[:, 0], edges.gather(1, place + 1)[:, 0]
     return (found + place)[:, 0], first, last - first
+
+
+@dataclass(frozen=True, eq=False)
+class Tabled(Starts):
+    """Distributions all of whose starts are known: for those that are asked for often, a few at a time."""
+
+    edges: torch.Tensor
+    """``(n, symbols + 1)``."""
+    bits: int
+    """Of precision."""
+
+    @staticmethod
+    def of(starts: Starts, count: int, device: torch.device) -> Tabled:
+        """For ``count`` distributions."""
+        symbols = torch.arange(starts.symbols + 1, device=device)
+        return Tabled(starts(symbols.expand(count, -1)), starts.precision)
+
+    @property
+    def symbols(self) -> int:
+        return self.edges.shape[1] - 1
+
+    @property
+    def fan(self) -> int:
+        return self.symbols
+
+    @property
+    def precision(self) -> int:
+        return self.bits
+
+    def __call__(self, symbols: torch.Tensor) -> torch.Tensor:
+        return self.edges.gather(1, symbols)
 
 
 @dataclass(frozen=True, eq=False)
