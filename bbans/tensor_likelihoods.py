@@ -123,7 +123,11 @@ class LoadedDecoder:
 
     def workspace(self, images: int, lanes: int) -> Workspace:
         """One that no other thread uses."""
-        return self.idle.take(images, lanes) or Workspace(self, images, lanes)
+        workspace = self.idle.take(images, lanes)
+        if workspace is None:
+            with self.device.working_alone():
+                workspace = Workspace(self, images, lanes)
+        return workspace
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,13 +148,12 @@ class TensorContextLikelihood:
                 last = block.start
 
     def pop(self, stack: Stack) -> Symbols:
-        loaded = self.loaded
-        with loaded.device.working():
-            workspace = loaded.workspace(len(self.features), stack.lanes)
-            try:
+        workspace = self.loaded.workspace(len(self.features), stack.lanes)
+        try:
+            with self.loaded.device.working():
                 return workspace.pop(stack, self.features)
-            finally:
-                loaded.idle.put(workspace)
+        finally:
+            self.loaded.idle.put(workspace)
 
     def bits(self, x: Symbols) -> float:
         _, frequency, precision = self._intervals(x)
@@ -177,7 +180,9 @@ class TensorContextLikelihood:
 
 
 class Workspace:
-    """All that decoding so many images over so many lanes needs on the device."""
+    """All that decoding so many images over so many lanes needs on the device. To be made while no other thread works
+    there.
+    """
 
     def __init__(self, loaded: LoadedDecoder, images: int, lanes: int) -> None:
         device, lines = loaded.device.torch, loaded.lines

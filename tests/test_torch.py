@@ -6,6 +6,8 @@ A tape takes the place of a CUDA graph: it records operations on tensors and doe
 from __future__ import annotations
 
 import pickle
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,7 +29,7 @@ from bbans.ans.tensor_stack import HostLanes, TensorStack
 from bbans.errors import FormatError, StackUnderflow
 from bbans.model import Model
 from bbans.portable.network import Linear
-from bbans.portable.torch_device import Device, Function
+from bbans.portable.torch_device import Device, Function, Gate
 from bbans.portable.torch_engine import TorchEngine
 from bbans.portable.torch_product import DigitProduct, DoubleProduct, fastest
 from bbans.tensor_likelihoods import LoadedDecoder, TensorContextLikelihood
@@ -233,6 +235,34 @@ def test_workspaces_are_used_again_and_by_one_at_a_time() -> None:
     loaded.idle.put(first)
     loaded.idle.put(second)
     assert loaded.idle.waiting == [second], "the oldest goes first"
+
+
+def test_one_alone_waits_for_the_others_and_they_for_it() -> None:
+    gate, log = Gate(), list[str]()
+    inside, leave = threading.Event(), threading.Event()
+
+    def beside() -> None:
+        with gate.beside_others():
+            log.append("beside")
+            inside.set()
+            leave.wait(10)
+            log.append("left")
+
+    def alone() -> None:
+        with gate.alone():
+            log.append("alone")
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(beside)
+        inside.wait(10)
+        second = pool.submit(alone)
+        while not gate._closed:
+            time.sleep(0.001)
+        third = pool.submit(beside)
+        leave.set()
+        for task in (first, second, third):
+            task.result(10)
+    assert log == ["beside", "left", "alone", "beside", "left"]
 
 
 def test_threads_share_a_codec() -> None:

@@ -8,6 +8,8 @@ below 2**53, and so are exact in every order of summation, with or without fused
 - :mod:`bbans.portable.network`: the integer network, and the proof.
 - :mod:`bbans.portable.engine`: the contract of what evaluates it; :mod:`bbans.portable.numpy_engine` and
   :mod:`bbans.portable.torch_engine` (CPU and CUDA) keep it, and :mod:`bbans.portable.engines` finds them by name.
+- :mod:`bbans.portable.torch_device`, :mod:`bbans.portable.torch_product` and :mod:`bbans.portable.torch_maps`: where
+  torch computes, exact products there, and networks over maps that stay there.
 - :mod:`bbans.portable.freeze`: from a trained torch network to an integer one.
 - :mod:`bbans.portable.elementary`: exp, the normal distribution and the logistic function, for tables.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 import torch
@@ -26,6 +26,45 @@ CUDA_SHARE = 4
 Function = Callable[[], object]
 
 
+class Gate:
+    """Lets in any number of threads, or one alone."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._inside = 0
+        self._closed = False
+
+    @contextmanager
+    def beside_others(self) -> Iterator[None]:
+        with self._condition:
+            self._condition.wait_for(lambda: not self._closed)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._inside -= 1
+                self._condition.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._condition:
+            self._condition.wait_for(lambda: not self._closed)
+            self._closed = True
+            self._condition.wait_for(lambda: not self._inside)
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._closed = False
+                self._condition.notify_all()
+
+
+GATE = Gate()
+"""While torch captures a graph, no other thread of the process may use the device: streams are not told apart, since
+torch hands out the same few again and again."""
+
+
 class Recorder(Protocol):
     """Makes functions on fixed tensors ready to be called many times, all by one thread at a time."""
 
@@ -33,7 +72,8 @@ class Recorder(Protocol):
         """In which to record and to call what was recorded; what the caller computed before is done by then."""
 
     def record(self, function: Function) -> Function:
-        """What does the same to the tensors that ``function`` uses, but does not look at anything else again.
+        """What does the same to the tensors that ``function`` uses, but does not look at anything else again. To be
+        called within :meth:`Device.working_alone`.
 
         ``function`` may be called while it is recorded, and must neither wait for the device nor depend on values.
         """
@@ -57,8 +97,7 @@ class Graphs:
     always on the same stream, they don't.
     """
 
-    def __init__(self, device: torch.device, capturing: threading.Lock) -> None:
-        self.capturing = capturing
+    def __init__(self, device: torch.device) -> None:
         self.stream = _stream(device)
         self.pool = torch.cuda.graph_pool_handle()
 
@@ -71,12 +110,11 @@ class Graphs:
         before.wait_stream(self.stream)
 
     def record(self, function: Function) -> Function:
-        with self.capturing:  # torch allows one capture at a time
-            function()  # loads kernels and takes the memory that can't be taken while capturing
-            self.stream.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
-                function()
+        function()  # loads kernels and takes the memory that can't be taken while capturing
+        self.stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
+            function()
         return graph.replay
 
 
@@ -97,20 +135,34 @@ class Device:
             raise CoreError("torch sees no CUDA device; use --device cpu or auto")
         self.is_cuda = name != "cpu" and torch.cuda.is_available()
         self.torch = torch.device("cuda", torch.cuda.current_device()) if self.is_cuda else torch.device("cpu")
-        self._capturing = threading.Lock()
         self._threads = threading.local()
 
     @contextmanager
     def working(self) -> Iterator[None]:
         """In which to compute: without gradients, and on CUDA on a stream of this thread."""
-        with torch.inference_mode():
-            if not self.is_cuda:
+        if getattr(self._threads, "working", False):
+            yield
+            return
+        with GATE.beside_others(), self._on_stream():
+            yield
+
+    @contextmanager
+    def working_alone(self) -> Iterator[None]:
+        """The same, while no other thread does; not to be entered from within :meth:`working`."""
+        with GATE.alone(), self._on_stream():
+            yield
+
+    @contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        if self.is_cuda and not hasattr(self._threads, "stream"):
+            self._threads.stream = _stream(self.torch)
+        stream = torch.cuda.stream(self._threads.stream) if self.is_cuda else nullcontext()
+        self._threads.working = True
+        try:
+            with torch.inference_mode(), stream:
                 yield
-                return
-            if not hasattr(self._threads, "stream"):
-                self._threads.stream = _stream(self.torch)
-            with torch.cuda.stream(self._threads.stream):
-                yield
+        finally:
+            self._threads.working = False
 
     def wait(self) -> None:
         """Until all is done that this thread asked for."""
@@ -119,7 +171,7 @@ class Device:
 
     def recorder(self) -> Recorder:
         """A new one."""
-        return Graphs(self.torch, self._capturing) if self.is_cuda else Direct()
+        return Graphs(self.torch) if self.is_cuda else Direct()
 
     @property
     def elements(self) -> int:

@@ -88,7 +88,8 @@ class TorchEngine:
         return sums
 
     def load_gradient(self, network: Network) -> Linearize:
-        forward = [DoubleProduct.of(layer, self.device.torch) for layer in network.layers]
+        with self.device.working():
+            forward = [DoubleProduct.of(layer, self.device.torch) for layer in network.layers]
         descent = Descent.of(network)
         first = self._tensor(descent.first_weight)
         backward = [(self._tensor(layer.weight), float(layer.step)) for layer in descent.layers]
@@ -123,7 +124,8 @@ class TorchEngine:
         return linearize
 
     def _tensor(self, integers: NDArray[Any]) -> torch.Tensor:
-        return torch.tensor(integers, dtype=torch.float64, device=self.device.torch)
+        with self.device.working():
+            return torch.tensor(integers, dtype=torch.float64, device=self.device.torch)
 
 
 def _quantize(v: torch.Tensor, limit: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -118,7 +118,8 @@ def by_blocks(step: Step, elements: int, device: Device, block: int) -> Step:
 def pixel_table(pixel_input: PixelInput, device: Device) -> torch.Tensor:
     """What a network is given of each symbol, float64 ``(symbols, kinds)``."""
     kinds = pixel_input(np.arange(pixel_input.symbols, dtype=np.float32)[None])
-    return torch.from_numpy(kinds.T.astype(np.float64)).to(device.torch)
+    with device.working():
+        return torch.from_numpy(kinds.T.astype(np.float64)).to(device.torch)
 
 
 def given(table: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -107,26 +107,27 @@ TensorProduct = DoubleProduct | DigitProduct
 
 def load_product(layer: Linear, input_magnitude: int, device: Device) -> TensorProduct:
     """The product that suits the device: on CUDA the one that a trial finds to be faster."""
-    double = DoubleProduct.of(layer, device.torch)
-    digits = DigitProduct.of(layer, input_magnitude, device.torch) if device.is_cuda else None
-    return double if digits is None else fastest([double, digits], layer.weight.shape[1], device)
+    with device.working():
+        double = DoubleProduct.of(layer, device.torch)
+        digits = DigitProduct.of(layer, input_magnitude, device.torch) if device.is_cuda else None
+        return double if digits is None else fastest([double, digits], layer.weight.shape[1], device)
 
 
 def fastest(products: Sequence[TensorProduct], inputs: int, device: Device) -> TensorProduct:
     """The fastest on many rows of zeros, the first of them if all take equally long or none works."""
     best, least = products[0], math.inf
-    with device.working():
-        x = torch.zeros((TRIAL_ROWS, inputs), dtype=torch.float64, device=device.torch)
-        for product in products:
-            with suppress(RuntimeError):  # a device need not have integer units
+    x = torch.zeros((TRIAL_ROWS, inputs), dtype=torch.float64, device=device.torch)
+    for product in products:
+        with suppress(RuntimeError):  # a device need not have integer units
+            product(x)
+            device.wait()
+            start = time.perf_counter()
+            for _ in range(TRIALS):
                 product(x)
-                device.wait()
-                start = time.perf_counter()
-                for _ in range(TRIALS):
-                    product(x)
-                device.wait()
-                if time.perf_counter() - start < least:
-                    best, least = product, time.perf_counter() - start
+            device.wait()
+            seconds = time.perf_counter() - start
+            if seconds < least:
+                best, least = product, seconds
     return best
 
 
