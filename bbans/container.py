@@ -17,8 +17,8 @@ from bbans.fields import FieldReader, decode_varint, string, varint
 MAGIC = b"\x89BBA\r\n\x1a\n"
 """As in PNG: a byte that is not ASCII, both kinds of line ends, and an end-of-file mark that stops a listing."""
 VERSION = 1
-ONE_ARRAY, ONE_ARRAY_WITH_MODEL = 0, 1
-"""The kinds of content so far; others are left for later versions."""
+ONE_ARRAY, ONE_ARRAY_WITH_MODEL, COLLECTION = 0, 1, 4
+"""The kinds of content so far; the last one is that of :mod:`bbans.collection`, others are left for later versions."""
 COMMON_POSTERIOR = "amortized"
 """Written as an empty name, since most files have it."""
 FOOTER = struct.Struct("<II")
@@ -140,17 +140,9 @@ def read_directory(file: BinaryIO) -> Directory:
     Raises :class:`bbans.errors.FormatError` for anything that :func:`write` would not have written.
     """
     size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    start = _read(file, len(MAGIC) + 1)
-    _check_magic(start)
-    length = decode_varint(lambda count: _read(file, count))
-    body = _read(file, min(length, size))
-    (seed,) = struct.unpack("<I", _read(file, 4))
-    embedded_offset = file.tell()
-    if zlib.crc32(start + varint(length) + body) != seed:
-        raise FormatError("the header is damaged: its checksum does not match")
+    body, seed, embedded_offset = read_head(file)
     header = _parse_header(body)
-    if _header_bytes(header) != start + varint(length) + body:
+    if _header_bytes(header) != head_bytes(body):
         raise FormatError("the header is not written the one way it should be: the file is damaged")
     end = embedded_offset + (header.embedded.length if header.embedded else 0)
     if end > size:
@@ -173,6 +165,36 @@ def read_directory(file: BinaryIO) -> Directory:
     if header.model is None and any(chunk.method is Method.BITS_BACK for chunk in chunks):
         raise FormatError("a chunk is coded with a model, and the header names none: the file is damaged")
     return Directory(header, chunks, size, seed, embedded_offset)
+
+
+def read_kind(file: BinaryIO) -> int:
+    """The kind of content of a seekable file, whose header may be damaged otherwise.
+
+    Raises :class:`bbans.errors.FormatError` if it is not a `.bba` file.
+    """
+    file.seek(0)
+    _check_magic(_read(file, len(MAGIC) + 1))
+    decode_varint(lambda count: _read(file, count))
+    return _read(file, 1)[0]
+
+
+def head_bytes(body: bytes) -> bytes:
+    """The header with these fields, up to its checksum."""
+    return MAGIC + bytes([VERSION]) + varint(len(body)) + body
+
+
+def read_head(file: BinaryIO) -> tuple[bytes, int, int]:
+    """The fields of a header, its checksum and where it ends; the file is left there."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    start = _read(file, len(MAGIC) + 1)
+    _check_magic(start)
+    length = decode_varint(lambda count: _read(file, count))
+    body = _read(file, min(length, size))
+    (seed,) = struct.unpack("<I", _read(file, 4))
+    if zlib.crc32(start + varint(length) + body) != seed:
+        raise FormatError("the header is damaged: its checksum does not match")
+    return body, seed, file.tell()
 
 
 def read_payload(file: BinaryIO, directory: Directory, number: int) -> bytes:
@@ -221,7 +243,7 @@ def _header_bytes(header: Header) -> bytes:
         body += string(model.name) + string(posterior) + varint(model.steps) + model.identity
     if header.embedded is not None:
         body += varint(header.embedded.length) + struct.pack("<I", header.embedded.checksum)
-    return MAGIC + bytes([VERSION]) + varint(len(body)) + body
+    return head_bytes(body)
 
 
 def _check_magic(start: bytes) -> None:
@@ -237,7 +259,9 @@ def _check_magic(start: bytes) -> None:
 
 def _parse_header(body: bytes) -> Header:
     reader = FieldReader(body)
-    if (kind := reader.byte()) not in (ONE_ARRAY, ONE_ARRAY_WITH_MODEL):
+    if (kind := reader.byte()) == COLLECTION:
+        raise FormatError("the file holds a collection of arrays, not one: bbans.open_collection reads it")
+    if kind not in (ONE_ARRAY, ONE_ARRAY_WITH_MODEL):
         raise FormatError(f"the file holds content of kind {kind}, which this version of bbans can't read")
     dtype = reader.string()
     if not DTYPE.fullmatch(dtype):

@@ -166,3 +166,72 @@ def model_forgeries(data: bytes) -> Iterator[Attack]:
         yield f"without {name}", file(json.dumps({key: value for key, value in header.items() if key != name}))
     twice = json.dumps(header)[:-1] + ", " + json.dumps(header)[1:]
     yield "each tensor twice", file(twice)
+
+
+def collection(members: list[tuple[bytes, int, bytes, bytes]], *, table: bytes = b"", packed: bytes = b"") -> bytes:
+    """A collection of ``(name, role, member, what the table says of its files)``, or with another table; all checksums
+    come out right.
+    """
+    head = MAGIC + b"\1" + b"\1" + b"\4"
+    seed = zlib.crc32(head)
+    if not table:
+        table = varint(len(members))
+        for name, role, member, files in members:
+            table += string(name) + bytes([role]) + varint(len(member)) + member[-4:] + files
+    packed = packed or stored(table)
+    size = struct.pack("<I", len(packed))
+    content = b"".join(member for _, _, member, _ in members)
+    return head + struct.pack("<I", seed) + content + packed + size + struct.pack("<I", zlib.crc32(packed + size, seed))
+
+
+def collection_forgeries(pictures: bytes, other: bytes) -> Iterator[Attack]:
+    """Tables that make no sense, around files of three grey pictures and of something else."""
+
+    def form(kind: int = 1, rows: int = 1, palette: bytes = b"", transparency: bytes = b"") -> bytes:
+        parts = varint(len(palette)) + palette + varint(len(transparency)) + transparency
+        return bytes([kind]) + varint(rows) + parts
+
+    def files(names: bytes = b"a\0b\0c", count: int = 3, forms: bytes = b"\1" + form(), runs: bytes = b"\0\3") -> bytes:
+        return varint(count) + varint(len(names)) + names + forms + runs
+
+    def named(attack: str, said: bytes, role: int = 1, name: bytes = b"x") -> Attack:
+        return attack, collection([(name, role, pictures, said)])
+
+    for names in (
+        b"../b", b"/b", b"b/../../c", b"b/.", b"./b", b"", b"b/", b"b\\c", b"..", b"a", b"a/b", b"\xff", b"b\0d",
+        b"\xed\xa0\x80",
+    ):  # fmt: skip
+        yield named(f"names {names!r}", files(b"a\0c\0" + names))
+    for name in (b"", b"..", b".", b"a/b", b"/", b"\0", b"\xff", b"a\\b"):
+        yield named(f"member {name!r}", files(), name=name)
+        yield named(f"array {name!r}", b"", role=0, name=name)
+    for size in (0, 1, 2, 4, *HUGE):
+        yield named(f"{size} files", files(count=size))
+        yield named(f"a run of {size}", files(runs=b"\0" + varint(size)))
+        yield named(f"form {size + 1}", files(runs=varint(size + 1) + b"\3"))
+        yield named(f"{size + 2} forms", files(forms=varint(size + 2) + form()))
+        yield named(f"files of {size + 2} rows", files(forms=b"\1" + form(2, size + 2)))
+        yield f"{size + 1} members", collection([(b"x", 1, pictures, files())], table=varint(size + 1))
+    yield named("two runs of one form", files(runs=b"\0\1\0\2"))
+    yield named("the same form twice", files(forms=b"\2" + form() + form(), runs=b"\0\1\1\2"))
+    yield named("a form that nothing has", files(forms=b"\2" + form() + form(2)))
+    yield named("forms in another order", files(forms=b"\2" + form() + form(2), runs=b"\1\1\0\2"))
+    for wrong in (
+        form(3), form(4, 1, b"abc"), form(9), form(0, 1, b"abc"), form(1, 1, b"ab"), form(1, 1, bytes(771)),
+        form(1, 1, b"abc", b"12"), form(1, 1, b"", b"1"), form(2, 1, b"abc", b"1"), form(1, 3),
+    ):  # fmt: skip
+        yield named(f"form {wrong[:9]!r}", files(forms=b"\1" + wrong))
+        single = files(b"a", 1, b"\1" + wrong, b"\0\1")
+        yield f"of numbers, form {wrong[:9]!r}", collection([(b"x", 1, other, single)])
+    yield named("role 9", files(), role=9)
+    yield named("files of an array", files(), role=0)
+    yield named("something left over", files() + b"\0")
+    yield "no members", collection([], table=b"\0")
+    yield "two members of one name", collection([(b"x", 0, other, b""), (b"x", 0, other, b"")])
+    yield "two files of one name", collection([(b"c", 0, other, b""), (b"x", 1, pictures, files(b"a\0b\0c.npy"))])
+    inner = collection([(b"x", 1, pictures, files())])
+    yield "a collection in a collection", collection([(b"x", 0, inner, b"")])
+    yield "a member that is nothing", collection([(b"x", 0, b"nothing at all", b"")])
+    yield "a member of no bytes", collection([(b"x", 0, b"", b"")])
+    one = varint(1) + string(b"x") + b"\0" + varint(len(other)) + other[-4:]
+    yield "more between", collection([(b"x", 0, other, b""), (b"y", 0, other, b"")], table=one)
