@@ -6,6 +6,7 @@ import io
 import math
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -22,15 +23,17 @@ from bbans.symbols import check_numeric, count_images, find_scale, sample_of, to
 SAMPLE_IMAGES = 64
 
 
-def choose_model(array: NDArray[Any]) -> Model | None:
-    """The shipped model that codes a sample of ``array`` in the fewest bytes, or None if none fits.
+def choose_model(array: NDArray[Any], models: Sequence[Model] | None = None) -> Model | None:
+    """The one of some ``models``, by default those shipped, that codes a sample of ``array`` in the fewest bytes, or
+    None if none fits.
 
     A model fits if the array is made of images of its shape and holds no values but its own.
     """
     check_numeric(array)
     candidates = []
-    for path in shipped_models().values() if array.size else ():
-        model = read_model(path)
+    if models is None:
+        models = [read_model(path) for path in shipped_models().values()] if array.size else []
+    for model in models if array.size else ():
         if count_images(array.shape, model.image_shape) and find_scale(array, model.symbols) is not None:
             candidates.append(model)
     if len(candidates) < 2:
@@ -95,11 +98,13 @@ def compress(
     return file.getvalue()
 
 
-def resolve_model(array: NDArray[Any], model: str | os.PathLike[str] | Model | None) -> Model | None:
-    """The model that ``model`` means for ``array``: see :func:`compress`."""
+def resolve_model(
+    array: NDArray[Any], model: str | os.PathLike[str] | Model | None, shipped: Sequence[Model] | None = None
+) -> Model | None:
+    """The model that ``model`` means for ``array``: see :func:`compress`; ``shipped`` are what auto chooses from."""
     if model is None or isinstance(model, Model):
         return model
-    return choose_model(array) if model == "auto" else load_model(model)
+    return choose_model(array, shipped) if model == "auto" else load_model(model)
 
 
 def decompress(

@@ -137,7 +137,12 @@ class CollectionWriter:
         end = self._file.tell()
         self._file.seek(end - 4)
         (checksum,) = struct.unpack("<I", self._file.read(4))
-        self._members.append(Member(name, role, end - start, checksum, tuple(files)))
+        self._members.append(Member(name, role, end - start, checksum, tuple(files), start))
+
+    @property
+    def latest(self) -> Member:
+        """The member that was written last; its offset counts from the beginning of the file."""
+        return self._members[-1]
 
     def finish(self) -> int:
         """Write the table; returns the size of the collection in bytes.

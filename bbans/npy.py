@@ -1,9 +1,10 @@
-"""Arrays in `.npy` files, where Python objects are refused, and files that appear whole or not at all."""
+"""Arrays in `.npy` files, where Python objects are refused; files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -89,4 +90,22 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         with suppress(OSError):
             os.unlink(name)
+        raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that becomes ``path`` when the block ends well, and else leaves nothing behind."""
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        yield part
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(part, 0o777 & ~mask)
+        if hasattr(os, "sync"):  # one by one, many small files take long
+            os.sync()
+        os.rename(part, path)
+        _sync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
         raise

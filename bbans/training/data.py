@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from bbans.errors import ArrayError
+from bbans.inputs import IDX_SUFFIXES, npz_entries, read_idx, read_npz
 from bbans.npy import read_npy
+from bbans.pictures import open_picture
 
 Images = NDArray[np.uint8]
 
 PICTURES = (".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
-IDX_UINT8 = 8
 CIFAR10_RECORD = 1 + 3 * 32 * 32
 CIFAR100_RECORD = 2 + 3 * 32 * 32
 
@@ -45,8 +43,8 @@ def _reader(path: Path) -> Callable[[Path], NDArray[Any]]:
         return read_npy
     if name.endswith(".npz"):
         return _read_npz
-    if name.endswith(("-ubyte", ".idx")):
-        return _read_idx
+    if name.endswith(IDX_SUFFIXES):
+        return read_idx
     if name.endswith(".bin"):
         return _read_cifar
     if name.endswith(PICTURES):
@@ -67,30 +65,6 @@ def _read_folder(folder: Path) -> NDArray[Any]:
     return np.concatenate(parts)
 
 
-def _read_npz(path: Path) -> NDArray[Any]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if len(names) != 1:
-                raise ArrayError(f"{path}: expected one array, got {len(names)}: {', '.join(names)}; save it as .npy")
-            with archive.open(names[0]) as member:
-                array: NDArray[Any] = npy_format.read_array(member, allow_pickle=False)
-                return array
-    except (zipfile.BadZipFile, ValueError) as error:
-        raise ArrayError(f"{path} is not a .npz file of numbers: {error}") from error
-
-
-def _read_idx(path: Path) -> NDArray[Any]:
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] != IDX_UINT8:
-        raise ArrayError(f"{path} is not an IDX file of bytes")
-    shape = np.frombuffer(data, ">u4", data[3], 4) if len(data) >= 4 + 4 * data[3] else np.array([-1])
-    start = 4 + 4 * data[3]
-    if int(np.prod(shape.astype(object))) != len(data) - start:
-        raise ArrayError(f"{path}: an IDX file whose size does not fit its shape")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
 def _read_cifar(path: Path) -> NDArray[Any]:
     data = np.frombuffer(path.read_bytes(), np.uint8)
     for record in (CIFAR10_RECORD, CIFAR100_RECORD):
@@ -100,13 +74,14 @@ def _read_cifar(path: Path) -> NDArray[Any]:
     raise ArrayError(f"{path} is not a binary batch of CIFAR: its size is no multiple of a record's")
 
 
+def _read_npz(path: Path) -> NDArray[Any]:
+    names = npz_entries(path)
+    if len(names) != 1:
+        raise ArrayError(f"{path}: expected one array, got {len(names)}: {', '.join(names)}; save it as .npy")
+    return read_npz(path, names[0])
+
+
 def _read_picture(path: Path) -> NDArray[Any]:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise ArrayError(f"{path}: reading pictures needs pillow: pip install 'bbans[images]'") from error
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise ArrayError(f"{path} is not a picture that can be read: {error}") from error
+    """Pixels as they are seen, in grey or colours: what is only learned from may lose a bit."""
+    with open_picture(path) as picture:
+        return np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
