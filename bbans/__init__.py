@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bbans.api import choose_model, compress, decompress
     from bbans.api import open_array as open
+    from bbans.bitcost import bits_of_pixels
     from bbans.codec import Codec
+    from bbans.collection_reader import Collection
     from bbans.errors import (
         ArrayError,
         BbansError,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         RecipeError,
         StoredWarning,
     )
+    from bbans.folders import compress_files, open_collection
     from bbans.model import Model, load_model, shipped_models
     from bbans.reader import CompressedArray
     from bbans.sampling import sample_images
@@ -41,6 +44,7 @@ __all__ = [
     "BbansError",
     "BenchmarkError",
     "Codec",
+    "Collection",
     "CompressedArray",
     "CoreError",
     "FormatError",
@@ -49,18 +53,23 @@ __all__ = [
     "ModelError",
     "RecipeError",
     "StoredWarning",
+    "bits_of_pixels",
     "choose_model",
     "compress",
+    "compress_files",
     "decompress",
     "load_model",
     "open",
+    "open_collection",
     "sample_images",
     "shipped_models",
 ]
 
 _HOMES = {
     "bbans.api": ("choose_model", "compress", "decompress"),
+    "bbans.bitcost": ("bits_of_pixels",),
     "bbans.codec": ("Codec",),
+    "bbans.collection_reader": ("Collection",),
     "bbans.errors": (
         "ArrayError",
         "BbansError",
@@ -72,6 +81,7 @@ _HOMES = {
         "RecipeError",
         "StoredWarning",
     ),
+    "bbans.folders": ("compress_files", "open_collection"),
     "bbans.model": ("Model", "load_model", "shipped_models"),
     "bbans.reader": ("CompressedArray",),
     "bbans.sampling": ("sample_images",),

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bbans.ans.stack import Stack
 from bbans.intervals import pop, push
 from bbans.intervals.distribution import Distribution, Symbols
@@ -25,6 +28,9 @@ class Likelihood(Protocol):
 
     def bits(self, x: Symbols) -> float:
         """What the images cost, in bits."""
+
+    def bits_each(self, x: Symbols) -> NDArray[np.float64]:
+        """What each pixel costs, in bits, ``(images, pixels)``."""
 
 
 class LatentVariableModel(Protocol):

@@ -10,7 +10,7 @@ from bbans.ans.stack import Stack
 from bbans.intervals import ChannelLinearLogistic, pop, push
 from bbans.intervals.channel_linear import CHANNELS
 from bbans.intervals.distribution import Symbols
-from bbans.likelihoods import information
+from bbans.likelihoods import Floats, information, information_each
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,11 @@ class ChannelLinearLikelihood:
     def bits(self, x: Symbols) -> float:
         values = self._channels(x)
         return sum(information(self.pixels.channel(values[:channel]), value) for channel, value in enumerate(values))
+
+    def bits_each(self, x: Symbols) -> Floats:
+        values = self._channels(x)
+        bits = [information_each(self.pixels.channel(values[:channel]), value) for channel, value in enumerate(values)]
+        return np.stack(bits, axis=1).reshape(x.shape)
 
     @staticmethod
     def _channels(x: Symbols) -> list[Symbols]:

@@ -13,7 +13,7 @@ Three things keep the overhead of a chunk at tens of bytes:
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -76,6 +76,10 @@ class ChunkCoder:
     """As in :func:`schedule`..."""
     latent_bits: int
     """...and so is this."""
+
+    def with_model(self, model: LatentVariableModel) -> ChunkCoder:
+        """The same with another model of the same sizes."""
+        return replace(self, model=model)
 
     def encode(self, x: Symbols) -> bytes:
         """The payload for one or more images, int64 ``(images, pixels)``."""

@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -22,8 +21,10 @@ from bbans.options import (
     coding_options,
     decoding_options,
     fail,
+    opened,
     output_options,
     output_target,
+    progress_bar,
     reports_errors,
 )
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bbans.codec import Written
-    from bbans.container import Directory
     from bbans.reader import CompressedArray, Progress
 
 SUFFIX = ".bba"
@@ -45,13 +45,17 @@ class Commands(click.Group):
     """The commands of this file, and those that are imported when they are asked for."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted([*super().list_commands(context), "bench"])
+        return sorted([*super().list_commands(context), "bench", "show"])
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name == "bench":
             from bbans.bench.cli import bench
 
             return bench
+        if name == "show":
+            from bbans.show_cli import show
+
+            return show
         return super().get_command(context, name)
 
 
@@ -62,7 +66,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("source", metavar="INPUT")
+@click.argument("sources", metavar="INPUT...", nargs=-1, required=True)
 @output_options
 @click.option("--model", default="auto", show_default=True, metavar="NAME|PATH|auto|none",
               help="auto: the shipped model that codes a sample best; none: zstandard alone.")  # fmt: skip
@@ -84,7 +88,7 @@ def main() -> None:
 @coding_options
 @reports_errors
 def compress(
-    source: str,
+    sources: tuple[str, ...],
     output: Path | None,
     to_stdout: bool,
     force: bool,
@@ -99,18 +103,43 @@ def compress(
     verify: bool,
     **coding: Any,
 ) -> None:
-    """Compress the array in INPUT, a .npy file (or - for standard input), to a .bba file."""
+    """Compress INPUT to a .bba file: an array or a collection of files.
+
+    An array is a .npy file (or - for standard input), an .npz file of one array, an IDX file or a zarr array, and comes
+    back as .npy. A collection is a folder, a pattern such as 'scans/*.png', or several inputs, with PNG, WebP and
+    TIFF pictures and arrays; pictures of one shape and type make a group. It comes back as a folder with the same
+    names and the same pixels; what else was in the pictures' files is not kept. Pictures whose pixels would
+    not come back as they are, such as 16-bit colours, are refused.
+    """
     from bbans.api import resolve_model
     from bbans.codec import Codec
+    from bbans.inputs import read_array
     from bbans.npy import read_npy
+    from bbans.reader import CompressedArray, check_equal
 
     if embed_model and model == "none":
         raise click.UsageError("--embed-model needs a model, and --model none says that there is none")
+    source, named = sources[0], None if model == "none" else model
     if source == STANDARD and output is None:
         to_stdout = True
-    target = output_target(output or Path(source + SUFFIX), to_stdout, force)
-    array = read_npy(io.BytesIO(sys.stdin.buffer.read()) if source == STANDARD else Path(source))
-    chosen = resolve_model(array, None if model == "none" else model)
+    if len(sources) > 1 and (STANDARD in sources or (output is None and not to_stdout)):
+        raise click.UsageError("several inputs need -o or -c, and standard input goes alone")
+    target = output_target(output or Path(source.rstrip("/\\") + SUFFIX), to_stdout, force)
+    if source == STANDARD:
+        array: NDArray[Any] | None = read_npy(io.BytesIO(sys.stdin.buffer.read()))
+    else:
+        array = read_array(Path(source)) if len(sources) == 1 else None
+    if array is None:
+        from bbans.collection_cli import compress_collection
+
+        compress_collection(
+            sources, target, chunk_size, verify, remove, quiet, named, verbose,
+            posterior=posterior, steps=steps, embed_model=embed_model, **coding,
+        )  # fmt: skip
+        return
+    if remove and os.path.isdir(source):
+        raise click.UsageError("--rm does not remove zarr arrays")
+    chosen = resolve_model(array, named)
     codec = Codec.of(
         chosen,
         posterior=posterior,
@@ -121,10 +150,11 @@ def compress(
         **coding,
     )
     rows = len(array) if array.ndim else 1
-    with _opened(target) as file, _progress(rows, "compressing", quiet) as progress:
+    with opened(target) as file, progress_bar(rows, "compressing", quiet) as progress:
         written = codec.write(file, array, chunk_size, progress)
         if verify or remove:
-            _verify(file, array, codec)
+            file.flush()
+            check_equal(CompressedArray(file, codec), array)
     if not quiet:
         _report(written, target, verbose, codec.posterior, steps)
     if remove and source != STANDARD:
@@ -150,8 +180,13 @@ def decompress(
     recover: bool,
     **decoding: Any,
 ) -> None:
-    """Decompress FILE, a .bba file (or - for standard input), to a .npy file."""
+    """Decompress FILE, a .bba file (or - for standard input): an array to a .npy file, a collection to a folder.
+
+    A collection of arrays becomes an .npz file if OUT is named so, and one that holds a single file becomes that file.
+    Pictures are written as what they were, PNG, TIFF or lossless WebP, with the same pixels.
+    """
     from bbans.api import open_array
+    from bbans.collection_cli import decompress_collection, is_collection
     from bbans.npy import write_npy_blocks
 
     if recover and (select or remove):
@@ -159,14 +194,24 @@ def decompress(
     if source == STANDARD and output is None:
         to_stdout = True
     name = source[: -len(SUFFIX)] if source.endswith(SUFFIX) else source + ".out"
+    given = sys.stdin.buffer.read() if source == STANDARD else source
+    if is_collection(given):
+        if select:
+            raise BbansError("--select takes rows of an array, and the file is a collection")
+        folder = output or Path(name)
+        to_stdout = to_stdout or str(folder) == STANDARD
+        decompress_collection(given, folder, to_stdout, force, quiet, verbose, recover, **decoding)
+        if remove and source != STANDARD:
+            os.unlink(source)
+        return
     target = output_target(output or Path(name if name.endswith(".npy") else name + ".npy"), to_stdout, force)
-    with open_array(sys.stdin.buffer.read() if source == STANDARD else source, **decoding) as compressed:
+    with open_array(given, **decoding) as compressed:
         if recover:
             _recover(compressed, target, quiet)
             return
         start, stop = _rows(select, compressed.directory.rows)
         shape = (stop - start, *compressed.shape[1:]) if compressed.shape else ()
-        with _opened(target) as file, _progress(stop - start, "decompressing", quiet) as progress:
+        with opened(target) as file, progress_bar(stop - start, "decompressing", quiet) as progress:
             blocks = _counted(compressed.blocks(start, stop), progress)
             try:
                 write_npy_blocks(file, compressed.dtype, shape, blocks)
@@ -186,12 +231,17 @@ def decompress(
 def test(source: str, quiet: bool, **decoding: Any) -> None:
     """Decode FILE and check all its checksums, writing nothing; say which chunks are damaged."""
     from bbans.api import open_array
+    from bbans.collection_cli import is_collection, test_collection
 
-    with open_array(sys.stdin.buffer.read() if source == STANDARD else source, **decoding) as compressed:
+    given = sys.stdin.buffer.read() if source == STANDARD else source
+    if is_collection(given):
+        test_collection(given, source, quiet, **decoding)
+        return
+    with open_array(given, **decoding) as compressed:
         compressed.embedded_model()
         chunks = compressed.directory.chunks
         lost = []
-        with _progress(compressed.directory.rows, "testing", quiet) as progress:
+        with progress_bar(compressed.directory.rows, "testing", quiet) as progress:
             for number, (rows, found) in enumerate(compressed.salvage()):
                 progress(len(rows))
                 if isinstance(found, BbansError):
@@ -209,19 +259,14 @@ def test(source: str, quiet: bool, **decoding: Any) -> None:
 @reports_errors
 def info(source: str, as_json: bool) -> None:
     """Say what FILE holds, without decoding it."""
-    from bbans.container import read_directory
+    from bbans.facts import facts_of, table_of
 
     if source == STANDARD:
-        directory = read_directory(io.BytesIO(sys.stdin.buffer.read()))
+        facts = facts_of(io.BytesIO(sys.stdin.buffer.read()))
     else:
         with open(source, "rb") as file:
-            directory = read_directory(file)
-    facts = _facts(directory)
-    if as_json:
-        click.echo(json.dumps(facts))
-        return
-    for key, value in facts.items():
-        click.echo(f"{key.replace('_', ' '):>20}  {value}")
+            facts = facts_of(file)
+    click.echo(json.dumps(facts) if as_json else table_of(facts))
 
 
 @main.command()
@@ -277,7 +322,7 @@ def sample(model: str, images: int, seed: int, output: Path, force: bool) -> Non
     from bbans.sampling import sample_images
 
     target = output_target(output, False, force)
-    with _opened(target) as file:
+    with opened(target) as file:
         write_npy(file, sample_images(load_model(model), images, seed))
 
 
@@ -311,33 +356,6 @@ def models(as_json: bool) -> None:
         click.echo(f"{row['name']:<20} {shape:<10} {row['values']:>3} values  {row['size']:>9,} bytes  {posteriors}")
 
 
-@contextmanager
-def _opened(target: Path | None) -> Iterator[BinaryIO]:
-    """The file to write to; what is for standard output is sent when it is complete."""
-    from bbans.npy import whole_file
-
-    if target is not None:
-        with whole_file(target) as file:
-            yield file
-        return
-    buffer = io.BytesIO()
-    yield buffer
-    sys.stdout.buffer.write(buffer.getbuffer())
-    sys.stdout.buffer.flush()
-
-
-@contextmanager
-def _progress(rows: int, label: str, quiet: bool) -> Iterator[Progress]:
-    """A progress bar, on a terminal only."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=rows, desc=label, unit="row", leave=False, file=sys.stderr) as bar:
-        yield bar.update
-
-
 def _counted(blocks: Iterator[NDArray[Any]], progress: Progress) -> Iterator[NDArray[Any]]:
     """The same blocks, each counted when it is done with."""
     for block in blocks:
@@ -354,7 +372,7 @@ def _recover(compressed: CompressedArray, target: Path | None, quiet: bool) -> N
     def write_header(file: BinaryIO, rows: int) -> None:
         write_npy_header(file, compressed.dtype, (rows, *compressed.shape[1:]) if compressed.shape else ())
 
-    with _opened(target) as file, _progress(total, "recovering", quiet) as progress:
+    with opened(target) as file, progress_bar(total, "recovering", quiet) as progress:
         start = file.tell()
         write_header(file, total)
         for rows, found in compressed.salvage():
@@ -371,20 +389,6 @@ def _recover(compressed: CompressedArray, target: Path | None, quiet: bool) -> N
             file.seek(0, os.SEEK_END)
     if lost:
         fail(f"{target or 'standard output'} holds {kept} of {total} rows", status=2)
-
-
-def _verify(file: BinaryIO, array: Any, codec: Any) -> None:
-    from bbans.reader import CompressedArray
-
-    file.flush()
-    compressed = CompressedArray(file, codec)
-    compressed.embedded_model()
-    start = 0
-    for decoded in compressed.blocks():
-        expected = array[start : start + len(decoded)] if array.ndim else array
-        if decoded.dtype != array.dtype or decoded.tobytes() != expected.tobytes():
-            raise BbansError("what was written does not decode to the input; nothing was kept. Please report this")
-        start += len(decoded)
 
 
 def _report(written: Written, target: Path | None, verbose: bool, posterior: str, steps: int) -> None:
@@ -412,33 +416,6 @@ def _rows(select: str | None, total: int) -> tuple[int, int]:
     except ValueError:
         raise click.BadParameter(f"expected START:STOP, got {select!r}", param_hint="--select") from None
     return first, max(first, last)
-
-
-def _facts(directory: Directory) -> dict[str, Any]:
-    from bbans.container import Method
-
-    header = directory.header
-    elements = math.prod(directory.shape)
-    raw = elements * header.item_size
-    model = header.model
-    payload = sum(chunk.length for chunk in directory.chunks)
-    return {
-        "shape": list(directory.shape),
-        "dtype": header.dtype,
-        "model": model.name if model else None,
-        "identity": model.identity.hex() if model else None,
-        "posterior": model.posterior if model else None,
-        "steps": model.steps if model else None,
-        "scale": header.scale,
-        "chunks": len(directory.chunks),
-        "stored_chunks": sum(chunk.method is Method.ZSTANDARD for chunk in directory.chunks),
-        "embedded_model": header.embedded.length if header.embedded else 0,
-        "size": directory.size,
-        "payload": payload,
-        "raw_size": raw,
-        "bits_per_dimension": 8 * directory.size / elements if elements else None,
-        "ratio": raw / directory.size,
-    }
 
 
 if __name__ == "__main__":

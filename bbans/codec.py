@@ -179,7 +179,7 @@ class Codec:
         def chunks() -> Iterator[CodedChunk]:
             nonlocal stored_rows
             for chunk in content.chunks:
-                stored_rows += chunk[0] if chunk[1] is Method.ZSTANDARD else 0
+                stored_rows += 0 if chunk[1] is Method.BITS_BACK else chunk[0]
                 yield chunk
 
         size = container.write(file, header, chunks(), content.embedded)
@@ -242,7 +242,7 @@ class Codec:
             return _Content(chunks, uses_model=True)
         # The model comes before the chunks, and whether it is worth its bytes is known after the last of them.
         coded = list(chunks)
-        if all(method is Method.ZSTANDARD for _, method, _ in coded):
+        if not any(method is Method.BITS_BACK for _, method, _ in coded):
             return _Content(coded, uses_model=False)
         size = len(self.embedded) + sum(len(payload) for _, _, payload in coded)
         stored = self._stored_if_smaller(rows, chunk_size, size)
@@ -257,7 +257,7 @@ class Codec:
     def _stored_if_smaller(self, rows: NDArray[Any], chunk_size: int | None, size: int) -> list[CodedChunk] | None:
         """All rows through zstandard at level 19, if that takes less than ``size`` bytes."""
         slices = _slices(len(rows), chunk_size or _stored_chunk_size(rows))
-        if size < NEAR * sum(quick_size(rows[part].tobytes()) for part in slices):
+        if size < NEAR * sum(quick_size(rows[part]) for part in slices):
             return None
         stored = []
         for chunk in self._stored(rows, chunk_size):
@@ -270,9 +270,9 @@ class Codec:
     def _stored(self, rows: NDArray[Any], chunk_size: int | None) -> Iterator[CodedChunk]:
         """Chunks of rows through zstandard."""
         slices = _slices(len(rows), chunk_size or _stored_chunk_size(rows))
-        payloads = map_in_order(lambda part: store(rows[part].tobytes()), slices, self.threads)
-        for part, payload in zip(slices, payloads, strict=True):
-            yield part.stop - part.start, Method.ZSTANDARD, payload
+        stored = map_in_order(lambda part: store(rows[part]), slices, self.threads)
+        for part, (method, payload) in zip(slices, stored, strict=True):
+            yield part.stop - part.start, method, payload
 
     def _coded(self, rows: NDArray[Any], scale: int, chunk_size: int | None) -> Iterator[CodedChunk]:
         """Chunks of rows through the model, or as many as zstandard likes together if it makes less of them."""
@@ -293,10 +293,10 @@ class Codec:
         for first in range(0, len(slices), together):
             group = slices[first : first + together]
             coded = [next(payloads) for _ in group]
-            data = rows[group[0].start : group[-1].stop].tobytes()
-            stored = stored_if_smaller(data, sum(map(len, coded)), self.thorough)
+            together_rows = rows[group[0].start : group[-1].stop]
+            stored = stored_if_smaller(together_rows, sum(map(len, coded)), self.thorough)
             if stored is not None:
-                yield group[-1].stop - group[0].start, Method.ZSTANDARD, stored
+                yield len(together_rows), *stored
             else:
                 for part, payload in zip(group, coded, strict=True):
                     yield part.stop - part.start, Method.BITS_BACK, payload

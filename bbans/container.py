@@ -31,6 +31,8 @@ class Method(IntEnum):
 
     ZSTANDARD = 0
     BITS_BACK = 1
+    PLANES = 2
+    """Through zstandard too, as :mod:`bbans.planes`."""
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from bbans.codec import Codec, Written
 from bbans.collection import CollectionWriter, Role, member_file, read_contents
 from bbans.collection_reader import Collection
 from bbans.container import Header, read_directory
-from bbans.errors import BbansError, StoredWarning
+from bbans.errors import StoredWarning
 from bbans.inputs import Group, find_groups
 from bbans.model import Model, load_model, read_model, shipped_models
 from bbans.npy import whole_file
-from bbans.reader import CompressedArray, Progress
+from bbans.reader import CompressedArray, Progress, check_equal
 
 
 @dataclass(frozen=True)
@@ -141,17 +141,6 @@ def write_collection(
     if verify:
         read_contents(file)
     return WrittenCollection(size, written)
-
-
-def check_equal(compressed: CompressedArray, array: NDArray[Any]) -> None:
-    """Raise :class:`bbans.errors.BbansError` unless a file decodes to ``array``, and all of it is whole."""
-    compressed.embedded_model()
-    start = 0
-    for decoded in compressed.blocks():
-        expected = array[start : start + len(decoded)] if array.ndim else array
-        if decoded.dtype != array.dtype or decoded.tobytes() != expected.tobytes():
-            raise BbansError("what was written does not decode to the input; nothing was kept. Please report this")
-        start += len(decoded)
 
 
 def open_collection(

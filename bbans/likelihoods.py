@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bbans.ans.stack import Stack
 from bbans.intervals import Outputs, pop, push
@@ -15,6 +16,8 @@ from bbans.portable.context import diagonals
 from bbans.portable.convolution import Line, rows_of
 from bbans.portable.layout import Values
 from bbans.portable.maps import LoadedContext
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +36,9 @@ class IndependentLikelihood:
 
     def bits(self, x: Symbols) -> float:
         return information(self.distribution, x.ravel())
+
+    def bits_each(self, x: Symbols) -> Floats:
+        return information_each(self.distribution, x.ravel()).reshape(x.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +93,11 @@ class ContextLikelihood:
         _, frequency, precision = self._intervals(x)
         return float(frequency.size * precision - np.log2(frequency.astype(np.float64)).sum())
 
+    def bits_each(self, x: Symbols) -> Floats:
+        _, frequency, precision = self._intervals(x)
+        bits = precision - np.log2(frequency.astype(np.float64))  # channels, rows, columns, images
+        return np.ascontiguousarray(bits.transpose(3, 1, 2, 0)).reshape(x.shape)
+
     def _intervals(self, x: Symbols) -> tuple[Integers, Integers, int]:
         """Start and frequency of every pixel, ``(channels, rows, columns, images)``, and their precision."""
         height, width, channels, images = self._shape
@@ -123,5 +134,11 @@ def push_intervals(stack: Stack, start: Integers, frequency: Integers, precision
 
 def information(distribution: Distribution, symbols: Symbols) -> float:
     """How many bits symbols cost."""
+    return float(np.sum(information_each(distribution, symbols)))
+
+
+def information_each(distribution: Distribution, symbols: Symbols) -> Floats:
+    """How many bits each symbol costs."""
     frequency = distribution.interval(symbols)[1].astype(np.float64)
-    return float(np.sum(distribution.precision - np.log2(frequency)))
+    bits: Floats = distribution.precision - np.log2(frequency)
+    return bits

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from bbans.reader import Progress
 
 STANDARD = "-"
 
@@ -115,3 +120,30 @@ def output_target(path: Path, to_stdout: bool, force: bool) -> Path | None:
     if path.is_dir() or (path.exists() and not force):
         raise BbansError(f"{path} exists; -f overwrites it" if not path.is_dir() else f"{path} is a folder")
     return path
+
+
+@contextmanager
+def opened(target: Path | None) -> Iterator[BinaryIO]:
+    """The file to write to; what is for standard output is sent when it is complete."""
+    from bbans.npy import whole_file
+
+    if target is not None:
+        with whole_file(target) as file:
+            yield file
+        return
+    buffer = io.BytesIO()
+    yield buffer
+    sys.stdout.buffer.write(buffer.getbuffer())
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def progress_bar(rows: int, label: str, quiet: bool) -> Iterator[Progress]:
+    """A progress bar, on a terminal only."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=rows, desc=label, unit="row", leave=False, file=sys.stderr) as bar:
+        yield bar.update

@@ -120,6 +120,16 @@ class CompressedArray:
         """Close the file."""
         self._file.close()
 
+    @property
+    def decoder(self) -> Decoder:
+        """What decodes the chunks that were coded with a model."""
+        return self._decoder
+
+    def payload(self, number: int) -> bytes:
+        """The bytes of a chunk; :class:`bbans.errors.FormatError` if they are damaged."""
+        with self._lock:
+            return read_payload(self._file, self.directory, number)
+
     def embedded_model(self) -> Model | None:
         """The model that lies in the file, or None; :class:`bbans.errors.FormatError` if it is damaged."""
         if self.header.embedded is None or self.header.model is None:
@@ -193,14 +203,12 @@ class CompressedArray:
 
     def _decode(self, number: int, threads: int) -> NDArray[Any]:
         chunk = self.directory.chunks[number]
-        working = 0 if chunk.method is Method.ZSTANDARD else WORKING_BYTES
+        working = WORKING_BYTES if chunk.method is Method.BITS_BACK else 0
         self._check_memory(chunk.rows, self.dtype.itemsize + working)
-        with self._lock:
-            payload = read_payload(self._file, self.directory, number)
+        payload = self.payload(number)
         shape = (chunk.rows, *self.header.row_shape)
-        if chunk.method is Method.ZSTANDARD:
-            data = restore(payload, math.prod(shape) * self.dtype.itemsize)
-            return np.frombuffer(data, self.dtype).reshape(shape)
+        if chunk.method is not Method.BITS_BACK:
+            return restore((chunk.method, payload), self.dtype, shape)
         return self._decoder.decode(payload, chunk.rows, self.header, threads).reshape(shape)
 
 
@@ -212,3 +220,14 @@ def parse_dtype(header: Header) -> np.dtype[Any]:
         raise FormatError(
             f"the file holds elements of type {header.dtype!r}, which this machine doesn't have"
         ) from None
+
+
+def check_equal(compressed: CompressedArray, array: NDArray[Any]) -> None:
+    """Raise :class:`bbans.errors.BbansError` unless a file decodes to ``array``, and all of it is whole."""
+    compressed.embedded_model()
+    start = 0
+    for decoded in compressed.blocks():
+        expected = array[start : start + len(decoded)] if array.ndim else array
+        if decoded.dtype != array.dtype or decoded.tobytes() != expected.tobytes():
+            raise BbansError("what was written does not decode to the input; nothing was kept. Please report this")
+        start += len(decoded)

@@ -117,15 +117,15 @@ def test_what_a_model_would_expand_is_stored() -> None:
 
 def test_how_thoroughly_zstandard_is_tried() -> None:
     """Between what levels 3 and 19 make of it: who names a model gets it, who leaves the choice gets less."""
-    data = bbans.sample_images(bbans.load_model("gg-mnist"), 60).tobytes()
-    quick = len(zstandard.ZstdCompressor(level=3).compress(data))
-    full = fallback.store(data)
-    assert len(full) < quick
-    for size in (len(full) + 1, quick - 1):
-        assert fallback.stored_if_smaller(data, size, thorough=True) == full
-        assert fallback.stored_if_smaller(data, size, thorough=False) is None
-    assert fallback.stored_if_smaller(data, quick, thorough=False) == full
-    assert fallback.stored_if_smaller(data, len(full), thorough=True) is None
+    images = bbans.sample_images(bbans.load_model("gg-mnist"), 60)
+    quick = fallback.quick_size(images)
+    full = fallback.store(images)
+    assert len(full[1]) < quick
+    for size in (len(full[1]) + 1, quick - 1):
+        assert fallback.stored_if_smaller(images, size, thorough=True) == full
+        assert fallback.stored_if_smaller(images, size, thorough=False) is None
+    assert fallback.stored_if_smaller(images, quick, thorough=False) == full
+    assert fallback.stored_if_smaller(images, len(full[1]), thorough=True) is None
 
 
 def test_storing_costs_no_more_than_zstandard_on_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
