@@ -46,7 +46,7 @@ def compress_collection(
     with opened(target) as file, progress_bar(rows, "compressing", quiet) as progress:
         written = write_collection(file, groups, codecs, chunk_size, verify or remove, progress)
     if not quiet:
-        _report(written, target, verbose)
+        _report(written, target, verbose, model is not None)
     if remove:
         _remove([source for group in groups for source in group.sources], inputs)
 
@@ -145,8 +145,8 @@ def _remove(sources: Sequence[Source], inputs: Sequence[str]) -> None:
                 os.rmdir(parent)
 
 
-def _report(written: WrittenCollection, target: Path | None, verbose: bool) -> None:
-    stored = [name for name, group in written.groups.items() if group.note]
+def _report(written: WrittenCollection, target: Path | None, verbose: bool, noted: bool) -> None:
+    stored = [name for name, group in written.groups.items() if group.note and noted]
     if stored:
         named = ", ".join(stored[:NAMED]) + (", ..." if len(stored) > NAMED else "")
         reason = f" ({written.notes[0].partition(': ')[2]})" if len(stored) == 1 else ""

@@ -82,7 +82,7 @@ def read_picture(path: Path, form: Form, dtype: str, row_shape: tuple[int, ...])
             pixels = np.asarray(picture)
             if pixels.shape != row_shape:
                 raise ArrayError(f"{path}: expected pixels of shape {row_shape}, got {pixels.shape}")
-            pages[page] = pixels
+            pages[page] = pixels if pixels.dtype != bool else pixels.view(np.uint8) != 0  # Pillow's True is 255
     if form.palette and int(pages.max()) >= len(form.palette) // 3:
         raise ArrayError(f"{path} has pixels of colours that its palette lacks")
     return pages

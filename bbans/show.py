@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.bitcost import Floats, bits_of_pixels
+from bbans.container import Header
 from bbans.errors import ArrayError
-from bbans.reader import CompressedArray
+from bbans.reader import CompressedArray, parse_dtype
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,16 +50,20 @@ class Shown:
         return f"{self.name}: {total:,.0f} bits, {total / self.bits.size:.3f}/dim, latents {self.latents:,.1f}"
 
 
+def has_images(header: Header) -> bool:
+    """Whether the rows of an array can be drawn."""
+    return len(header.row_shape) in (2, 3) and all(header.row_shape) and parse_dtype(header).kind != "c"
+
+
 def shown_of(compressed: CompressedArray, count: int, names: Sequence[str] | None = None) -> list[Shown]:
     """The first images of an array, at most ``count``, and what they cost.
 
     Raises :class:`bbans.errors.ArrayError` if its rows are no images.
     """
-    model = compressed.header.model
-    rows = compressed.read(0, count)
-    shape = compressed.header.row_shape
-    if len(shape) not in (2, 3) or not all(shape):
+    model, shape = compressed.header.model, compressed.header.row_shape
+    if not has_images(compressed.header):
         raise ArrayError(f"expected rows that are images, (height, width) or with channels too, got rows of {shape}")
+    rows = compressed.read(0, count)
     cost = bits_of_pixels(compressed, 0, len(rows)) if model else None
     unknown = np.full(shape, np.nan)
     return [

@@ -28,7 +28,7 @@ def show(source: str, output: Path | None, force: bool, images: int, **decoding:
     from bbans.api import open_array
     from bbans.collection_cli import is_collection
     from bbans.folders import open_collection
-    from bbans.show import draw_sheet, shown_of
+    from bbans.show import draw_sheet, has_images, shown_of
 
     given = sys.stdin.buffer.read() if source == STANDARD else source
     if source == STANDARD and output is None:
@@ -37,8 +37,9 @@ def show(source: str, output: Path | None, force: bool, images: int, **decoding:
     assert target is not None
     if is_collection(given):
         with open_collection(given, **decoding) as collection:
-            members = collection.contents.members
-            each = max(1, images // len(members))
+            everything = collection.contents.members
+            members = [member for member in everything if has_images(collection.array(member.name).header)]
+            each = max(1, images // max(1, len(members)))
             shown = []
             for member in members[:images]:
                 names = [file.name for file in member.files for _ in range(file.form.rows)] or None

@@ -122,7 +122,7 @@ def _row(codec: str, arrangement: str, package: str, array: Array, result: Round
 def stored_rows(data: bytes) -> int:
     """How many rows of a `.bba` file were stored through zstandard."""
     chunks = read_directory(io.BytesIO(data)).chunks
-    return sum(chunk.rows for chunk in chunks if chunk.method is Method.ZSTANDARD)
+    return sum(chunk.rows for chunk in chunks if chunk.method is not Method.BITS_BACK)
 
 
 def chosen(names: Sequence[str]) -> list[Baseline]:
