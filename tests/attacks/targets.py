@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from attacks import forge
 from attacks.forge import MAGIC, varint
 from conftest import random_images, tiny_context_model, tiny_model, tiny_residual_model
 
 import bbans
 from bbans import container
 from bbans.codec import Codec
+from bbans.collection_reader import in_folder
 from bbans.container import Header, Method, ModelReference
 from bbans.embedded import embed, extract
 from bbans.fields import FieldReader
@@ -108,6 +110,24 @@ def raw(data: bytes) -> None:
     bbans.decompress(data, model=MODEL, engine="numpy", ans="numpy", threads=1, max_memory=MEMORY)
 
 
+def collection(data: bytes) -> None:
+    """What the table says of the members, and these."""
+    table, members = parted(data, 2)
+    file = forge.collection([(b"", 0, members, b"")], table=table)
+    settings = {"model": MODEL, "engine": "numpy", "ans": "numpy", "threads": 1, "max_memory": MEMORY}
+    with bbans.open_collection(file, **settings) as opened, tempfile.TemporaryDirectory() as folder:
+        lost: list[str] = []
+        opened.write_files(in_folder(Path(folder)), lambda path, error: lost.append(path))
+
+
+def _parts_of_collection() -> bytes:
+    """Two pictures and an array as an input of :func:`collection`."""
+    pictures, numbers = CODEC.compress(IMAGES), bbans.compress(np.arange(6.0), model=None)
+    files = b"\2" + b"\x07a/b\0c/d" + b"\2" + b"\1\1\0\0" + b"\2\2\0\0" + b"\0\1" + b"\1\1"
+    table = varint(2) + b"\1x\1" + varint(len(pictures)) + pictures[-4:] + files
+    return joined(table + b"\1y\0" + varint(len(numbers)) + numbers[-4:], pictures + numbers)
+
+
 def payload(data: bytes) -> None:
     """What the stack holds, and how many images it should hold."""
     count, words = data[:1].ljust(1, b"\0")[0], data[1:]
@@ -165,6 +185,7 @@ def _files() -> tuple[bytes, ...]:
         CODEC.compress(IMAGES, 2),
         bbans.compress(np.arange(6.0), model=None),
         bbans.compress(np.array(5), model=None),
+        bbans.compress(np.arange(900, dtype="<u2").reshape(9, 100), model=None),
     )
     return (*plain, file.getvalue())
 
@@ -172,6 +193,7 @@ def _files() -> tuple[bytes, ...]:
 TARGETS = {
     "whole_file": Target(whole_file, tuple(map(_parts_of_file, _files()))),
     "raw": Target(raw, _files()),
+    "collection": Target(collection, (_parts_of_collection(),)),
     "payload": Target(payload, (b"\2" + CODEC.chunk_coder().encode(IMAGES.reshape(3, -1).astype(np.int64)),)),
     "embedded": Target(embedded, tuple(embed(model, "amortized") for model in MODELS)),
     "model": Target(model, tuple(map(_parts_of_model, MODELS))),
