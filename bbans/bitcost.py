@@ -14,9 +14,12 @@ from bbans.container import Method
 from bbans.errors import ModelError
 from bbans.intervals.distribution import Distribution, Symbols
 from bbans.likelihoods import information_each
-from bbans.reader import CompressedArray
+from bbans.reader import WORKING_BYTES, CompressedArray
 
 Floats = NDArray[np.float64]
+
+BYTES_OF_BITS = 8
+"""That what a pixel costs takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,7 @@ def bits_of_pixels(compressed: CompressedArray, start: int = 0, stop: int | None
     """What rows ``start`` to ``stop`` of an open file cost.
 
     Chunks are decoded as a whole, since that is how the latents become known. The sum over a chunk differs from the
-    length of its payload by its overhead, some tens of bytes.
+    length of its payload by its overhead, some tens of bytes. Raises what reading the rows would raise.
 
     >>> import bbans
     >>> with bbans.open(bbans.compress(bbans.sample_images(bbans.load_model("gg-mnist-binary"), 3))) as compressed:
@@ -45,11 +48,13 @@ def bits_of_pixels(compressed: CompressedArray, start: int = 0, stop: int | None
     rows = compressed.directory.rows
     stop = rows if stop is None else min(stop, rows)
     row_shape = compressed.header.row_shape
+    compressed.check_memory(stop - start, BYTES_OF_BITS)
     pixels, latents = np.full((max(0, stop - start), *row_shape), np.nan), np.full(max(0, stop - start), np.nan)
     first = 0
     for number, chunk in enumerate(compressed.directory.chunks):
         last = first + chunk.rows
         if first < stop and last > start and chunk.method is Method.BITS_BACK:
+            compressed.check_memory(chunk.rows, WORKING_BYTES + 2 * BYTES_OF_BITS)
             found, borrowed = _of_chunk(compressed, number)
             there, here = slice(max(start - first, 0), stop - first), slice(max(first - start, 0), last - start)
             pixels[here] = found.reshape(-1, *row_shape)[there]

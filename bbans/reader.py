@@ -141,7 +141,7 @@ class CompressedArray:
     def read(self, start: int = 0, stop: int | None = None, progress: Progress | None = None) -> NDArray[Any]:
         """Rows ``start`` to ``stop`` (to the end by default) as an array."""
         stop = self.directory.rows if stop is None else min(stop, self.directory.rows)
-        self._check_memory(stop - start, self.dtype.itemsize)
+        self.check_memory(stop - start, self.dtype.itemsize)
         out = self._empty(stop - start)
         done = 0
         for block in self.blocks(start, stop):
@@ -172,7 +172,7 @@ class CompressedArray:
         for number, found in zip(numbers, self._blocks(numbers, decode), strict=True):
             yield range(self._starts[number], self._starts[number + 1]), found
 
-    def _check_memory(self, rows: int, bytes_of_element: int) -> None:
+    def check_memory(self, rows: int, bytes_of_element: int) -> None:
         """Raise :class:`bbans.errors.LimitError` if so many rows are too many."""
         size = rows * math.prod(self.header.row_shape) * bytes_of_element
         if size > self._max_memory:
@@ -203,8 +203,9 @@ class CompressedArray:
 
     def _decode(self, number: int, threads: int) -> NDArray[Any]:
         chunk = self.directory.chunks[number]
-        working = WORKING_BYTES if chunk.method is Method.BITS_BACK else 0
-        self._check_memory(chunk.rows, self.dtype.itemsize + working)
+        planes = 2 * self.dtype.itemsize if chunk.method is Method.PLANES else 0
+        working = WORKING_BYTES if chunk.method is Method.BITS_BACK else planes
+        self.check_memory(chunk.rows, self.dtype.itemsize + working)
         payload = self.payload(number)
         shape = (chunk.rows, *self.header.row_shape)
         if chunk.method is not Method.BITS_BACK:

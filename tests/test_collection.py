@@ -120,7 +120,7 @@ def test_damage_stays_in_its_member() -> None:
 
 def test_members_in_the_wrong_place() -> None:
     """Of one length and with one header each."""
-    first, second = (bbans.compress(np.array([n, n + 1.0]), model=None) for n in (1, 2))
+    first, second = (bbans.compress(np.array([n, 7], np.uint8), model=None) for n in (1, 2))
     assert len(first) == len(second)
     data = written(("first", Role.ARRAY, first, ()), ("second", Role.ARRAY, second, ()))
     exchanged = data.replace(first + second, second + first)
