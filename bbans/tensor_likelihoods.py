@@ -159,6 +159,14 @@ class TensorContextLikelihood:
         _, frequency, precision = self._intervals(x)
         return float(frequency.size * precision - np.log2(frequency.astype(np.float64)).sum())
 
+    def bits_each(self, x: Symbols) -> NDArray[np.float64]:
+        _, frequency, precision = self._intervals(x)
+        bits = np.empty(x.shape)
+        bits[:, self.loaded.order.cpu().numpy()] = (
+            (precision - np.log2(frequency.astype(np.float64))).reshape(-1, len(x)).T
+        )
+        return bits
+
     def _intervals(self, x: Symbols) -> tuple[Integers, Integers, int]:
         """Start and frequency of all pixels, in the order in which they are popped, and their precision."""
         loaded, precision = self.loaded, 0

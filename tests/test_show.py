@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHAPE, random_images
+from conftest import ENGINES, SHAPE, random_images, tiny_context_model
 from PIL import Image
 from test_cli import fail, succeed
 
@@ -17,6 +17,7 @@ from bbans.codec import Codec
 from bbans.container import Header, Method, write
 from bbans.fallback import store
 from bbans.model import Model
+from bbans.portable.engine import Engine
 from bbans.reader import CompressedArray
 from bbans.show import draw_sheet, shown_of
 
@@ -42,6 +43,18 @@ def test_bits_are_those_of_the_file(model: Model) -> None:
         part = bbans.bits_of_pixels(compressed, 1, 5)
         np.testing.assert_array_equal(part.pixels, cost.pixels[1:5])
         np.testing.assert_array_equal(part.latents, cost.latents[1:5])
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:], ids=lambda engine: engine.name)
+def test_all_engines_say_the_same(engine: Engine) -> None:
+    model = tiny_context_model("bernoulli")
+    images = bbans.sample_images(model, 5)
+    found = []
+    for own in (ENGINES[0], engine):
+        with opened(Codec.of(model, engine=own, threads=1), images) as compressed:
+            found.append(bbans.bits_of_pixels(compressed))
+    np.testing.assert_array_equal(found[0].pixels, found[1].pixels)
+    np.testing.assert_array_equal(found[0].latents, found[1].latents)
 
 
 def test_unlikely_pixels_cost_more(binary_model: Model) -> None:
