@@ -33,9 +33,10 @@ if TYPE_CHECKING:
         StoredWarning,
     )
     from bbans.folders import compress_files, open_collection
-    from bbans.model import Model, load_model, shipped_models
+    from bbans.model import Model, find_model, load_model, shipped_models
     from bbans.reader import CompressedArray
     from bbans.sampling import sample_images
+    from bbans.writer import Writer
 
 __version__ = "0.1.0"
 
@@ -53,11 +54,13 @@ __all__ = [
     "ModelError",
     "RecipeError",
     "StoredWarning",
+    "Writer",
     "bits_of_pixels",
     "choose_model",
     "compress",
     "compress_files",
     "decompress",
+    "find_model",
     "load_model",
     "open",
     "open_collection",
@@ -82,9 +85,10 @@ _HOMES = {
         "StoredWarning",
     ),
     "bbans.folders": ("compress_files", "open_collection"),
-    "bbans.model": ("Model", "load_model", "shipped_models"),
+    "bbans.model": ("Model", "find_model", "load_model", "shipped_models"),
     "bbans.reader": ("CompressedArray",),
     "bbans.sampling": ("sample_images",),
+    "bbans.writer": ("Writer",),
 }
 
 

@@ -7,50 +7,61 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.codec import Codec
+from bbans.buffers import open_buffer
+from bbans.codec import Codec, scale_of_rows
 from bbans.container import ModelReference, read_directory, read_embedded
 from bbans.embedded import extract
 from bbans.errors import ModelError, StoredWarning
-from bbans.model import Model, load_model, read_model, shipped_models
+from bbans.model import Model, find_model, load_model, read_model, shipped_models
 from bbans.reader import CompressedArray
-from bbans.symbols import check_numeric, count_images, find_scale, sample_of, to_symbols
+from bbans.rows import Rows, Spread, sample_of
+from bbans.symbols import SupportsDLPack, count_images, numeric_array, to_symbols
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 SAMPLE_IMAGES = 64
 
 
-def choose_model(array: NDArray[Any], models: Sequence[Model] | None = None) -> Model | None:
+Source: TypeAlias = "str | os.PathLike[str] | Buffer | BinaryIO"
+"""Where a `.bba` file is read: a path, what holds its bytes, or a binary file."""
+
+
+def choose_model(array: NDArray[Any] | SupportsDLPack, models: Sequence[Model] | None = None) -> Model | None:
     """The one of some ``models``, by default those shipped, that codes a sample of ``array`` in the fewest bytes, or
     None if none fits.
 
     A model fits if the array is made of images of its shape and holds no values but its own.
     """
-    check_numeric(array)
-    candidates = []
+    array = numeric_array(array)
+    return choose_model_for(array, models=models) if array.size else None
+
+
+def choose_model_for(rows: Rows, spread: Spread | None = None, models: Sequence[Model] | None = None) -> Model | None:
+    """:func:`choose_model`, for one or more rows that may lie anywhere, looked through where ``spread`` says."""
     if models is None:
-        models = [read_model(path) for path in shipped_models().values()] if array.size else []
-    for model in models if array.size else ():
-        if count_images(array.shape, model.image_shape) and find_scale(array, model.symbols) is not None:
-            candidates.append(model)
+        models = [read_model(path) for path in shipped_models().values()]
+    models = [model for model in models if count_images(rows.shape, model.image_shape)]
+    scales = {symbols: scale_of_rows(rows, symbols, spread) for symbols in {model.symbols for model in models}}
+    candidates = [(model, scale) for model in models if (scale := scales[model.symbols]) is not None]
     if len(candidates) < 2:
-        return candidates[0] if candidates else None
-    return min(candidates, key=lambda model: _sample_cost(array, model))
+        return candidates[0][0] if candidates else None
+    return min(candidates, key=lambda candidate: _sample_cost(rows, *candidate))[0]
 
 
-def _sample_cost(array: NDArray[Any], model: Model) -> int:
+def _sample_cost(rows: Rows, model: Model, scale: int) -> int:
     """Bytes that a few images from all over the array take."""
-    sample = sample_of(array.reshape(-1, model.pixels), SAMPLE_IMAGES)
-    scale = find_scale(sample, model.symbols)
-    assert scale is not None
-    return len(Codec.of(model).chunk_coder().encode(to_symbols(sample, scale).astype(np.int64)))
+    sample = to_symbols(sample_of(rows, model.pixels, SAMPLE_IMAGES), scale)
+    return len(Codec.of(model).chunk_coder().encode(sample.astype(np.int64)))
 
 
 def compress(
-    array: NDArray[Any],
+    array: NDArray[Any] | SupportsDLPack,
     *,
     model: str | os.PathLike[str] | Model | None = "auto",
     posterior: str | None = None,
@@ -70,8 +81,8 @@ def compress(
     decodes with nothing else. The other arguments are those of :meth:`bbans.Codec.of`.
 
     An array that the model doesn't fit, or whose file the model's weights would make larger than zstandard does, is
-    stored through zstandard, with a :class:`bbans.StoredWarning`. Raises
-    :class:`bbans.ArrayError` for arrays that don't hold numbers.
+    stored through zstandard, with a :class:`bbans.StoredWarning`. Arrays of other libraries, such as tensors, are taken
+    where they lie in the machine's memory. Raises :class:`bbans.ArrayError` for arrays that don't hold numbers.
 
     >>> import bbans
     >>> images = bbans.sample_images(bbans.load_model("gg-mnist-binary"), 3)
@@ -79,6 +90,7 @@ def compress(
     >>> bool((bbans.decompress(data) == images).all())
     True
     """
+    array = numeric_array(array)
     codec = Codec.of(
         resolve_model(array, model),
         posterior=posterior,
@@ -89,7 +101,7 @@ def compress(
         threads=threads,
         thorough=model == "auto",
         embed_model=embed_model,
-        pixels=np.size(array),
+        pixels=array.size,
     )
     file = io.BytesIO()
     written = codec.write(file, array, chunk_size)
@@ -99,7 +111,9 @@ def compress(
 
 
 def resolve_model(
-    array: NDArray[Any], model: str | os.PathLike[str] | Model | None, shipped: Sequence[Model] | None = None
+    array: NDArray[Any] | SupportsDLPack,
+    model: str | os.PathLike[str] | Model | None,
+    shipped: Sequence[Model] | None = None,
 ) -> Model | None:
     """The model that ``model`` means for ``array``: see :func:`compress`; ``shipped`` are what auto chooses from."""
     if model is None or isinstance(model, Model):
@@ -108,8 +122,9 @@ def resolve_model(
 
 
 def decompress(
-    data: bytes,
+    data: Source,
     *,
+    out: NDArray[Any] | None = None,
     model: str | os.PathLike[str] | Model | None = None,
     engine: str = "auto",
     device: str = "auto",
@@ -119,17 +134,22 @@ def decompress(
 ) -> NDArray[Any]:
     """The array that the bytes of a `.bba` file hold; the arguments are those of :func:`bbans.open`.
 
+    With ``out``, an array of just its shape and type, it is decoded there: see :meth:`bbans.CompressedArray.read`.
     Raises :class:`bbans.FormatError` if ``data`` is damaged, :class:`bbans.LimitError` if it would take more than
     ``max_memory`` bytes, and :class:`bbans.ModelError` if the model it was written with is missing.
     """
-    with open_array(
+    compressed = open_array(
         data, model=model, engine=engine, device=device, ans=ans, threads=threads, max_memory=max_memory
-    ) as compressed:
-        return compressed.read()
+    )
+    try:
+        return compressed.read(out=out)
+    finally:
+        if not _is_file(data):
+            compressed.close()
 
 
 def open_array(
-    source: str | os.PathLike[str] | bytes | BinaryIO,
+    source: Source,
     *,
     model: str | os.PathLike[str] | Model | None = None,
     engine: str = "auto",
@@ -138,18 +158,21 @@ def open_array(
     threads: int | None = None,
     max_memory: int | None = None,
 ) -> CompressedArray:
-    """Open a `.bba` file by its path, its bytes, or as a seekable binary file, without decoding any of it.
+    """Open a `.bba` file by its path, as what holds its bytes, or as a binary file, without decoding any of it.
 
-    ``model`` is needed only if the file was written with a model that neither comes with the package nor lies in the
-    file. If it is given, an embedded model is not read. ``max_memory`` bounds what decoding may take, half of the
-    machine's by default. The other arguments are those of :meth:`bbans.Codec.of`.
+    What can't be searched, such as a pipe, is first read to its end. ``model`` is needed only if the file was written
+    with a model that neither comes with the package nor lies in the file. If it is given, an embedded model is not
+    read. ``max_memory`` bounds what decoding may take, half of the machine's by default. The other arguments are those
+    of :meth:`bbans.Codec.of`.
     """
-    if isinstance(source, bytes):
-        file: BinaryIO = io.BytesIO(source)
-    elif isinstance(source, (str, os.PathLike)):
-        file = open(source, "rb")  # noqa: SIM115 - closed with the CompressedArray
+    path = None
+    if isinstance(source, (str, os.PathLike)):
+        path = os.path.abspath(source)
+        file: BinaryIO = open(source, "rb")  # noqa: SIM115 - closed with the CompressedArray
+    elif _is_file(source):
+        file = source if source.seekable() else open_buffer(source.read())
     else:
-        file = source
+        file = open_buffer(cast("Buffer", source))
     try:
         directory = read_directory(file)
         reference = directory.header.model
@@ -168,28 +191,26 @@ def open_array(
             threads=threads,
             pixels=math.prod(directory.shape),
         )
-        return CompressedArray(file, codec, max_memory)
+        return CompressedArray(file, codec, max_memory, path)
     except BaseException:
         if file is not source:
             file.close()
         raise
 
 
+def _is_file(source: Source) -> TypeGuard[BinaryIO]:
+    return hasattr(source, "read") and hasattr(source, "seekable")
+
+
 def _model_of(reference: ModelReference, model: str | os.PathLike[str] | Model | None) -> Model:
-    """The model that a file names: ``model`` if given, else the shipped one of that name.
+    """The model that a file names: ``model`` if given, else what :func:`find_model` finds by that name.
 
     A name is never taken for a path: what a file says must not make anything be opened.
     """
     if isinstance(model, Model):
         return model
     try:
-        if model is not None:
-            return load_model(model)
-        if reference.name in shipped_models():
-            return load_model(reference.name)
+        return read_model(find_model(reference.name)) if model is None else load_model(model)
     except ModelError as error:
-        raise ModelError(f"the file needs model {reference.name}: {error}") from error
-    raise ModelError(
-        f"the file needs model {reference.name}: there is no model {reference.name!r} that comes with bbans; "
-        "say where it lies (--model)"
-    )
+        where = "; say where it lies (--model)" if model is None else ""
+        raise ModelError(f"the file needs model {reference.name}: {error}{where}") from error

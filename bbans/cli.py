@@ -85,6 +85,9 @@ def main() -> None:
 @click.option("--embed-model", is_flag=True,
               help="Put the model's weights into the file, which then decodes with nothing else.")  # fmt: skip
 @click.option("--verify", is_flag=True, help="Decode what was written and compare, before it is called done.")
+@click.option("--dask", "scheduler", metavar="SCHEDULER",
+              help="Code on a Dask cluster: its address, or its scheduler file. INPUT, where all workers find it, may "
+              "also be a folder of .npy files, whose rows follow one another, or a zarr array.")  # fmt: skip
 @coding_options
 @reports_errors
 def compress(
@@ -101,6 +104,7 @@ def compress(
     chunk_size: int | None,
     embed_model: bool,
     verify: bool,
+    scheduler: str | None,
     **coding: Any,
 ) -> None:
     """Compress INPUT to a .bba file: an array or a collection of files.
@@ -122,6 +126,21 @@ def compress(
     source, named = sources[0], None if model == "none" else model
     if source == STANDARD and output is None:
         to_stdout = True
+    if scheduler is not None:
+        if verify or remove or source == STANDARD or len(sources) > 1:
+            raise click.UsageError("--dask goes with neither --verify nor --rm, and reads one INPUT that is a file")
+        target = output_target(output or Path(source.rstrip("/\\") + SUFFIX), to_stdout, force)
+        del coding["threads"]
+        options = {
+            "posterior": posterior,
+            "steps": steps,
+            "chunk_size": chunk_size,
+            "embed_model": embed_model,
+        } | coding
+        written = _compress_on_cluster(source, target, quiet, scheduler, named, options)
+        if not quiet:
+            _report(written, target, verbose, posterior or "by default", steps)
+        return
     if len(sources) > 1 and (STANDARD in sources or (output is None and not to_stdout)):
         raise click.UsageError("several inputs need -o or -c, and standard input goes alone")
     target = output_target(output or Path(source.rstrip("/\\") + SUFFIX), to_stdout, force)
@@ -389,6 +408,23 @@ def _recover(compressed: CompressedArray, target: Path | None, quiet: bool) -> N
             file.seek(0, os.SEEK_END)
     if lost:
         fail(f"{target or 'standard output'} holds {kept} of {total} rows", status=2)
+
+
+def _compress_on_cluster(
+    source: str, target: Path | None, quiet: bool, scheduler: str, model: str | None, options: dict[str, Any]
+) -> Written:
+    try:
+        from bbans.integrations import dask
+    except ImportError as error:
+        raise BbansError(str(error)) from error
+
+    rows = dask.open_rows(source)
+    with (
+        dask.connect(scheduler) as client,
+        opened(target) as file,
+        progress_bar(rows.shape[0], "compressing", quiet) as progress,
+    ):
+        return dask.compress(rows, file, client, model=model, progress=progress, **options)
 
 
 def _report(written: Written, target: Path | None, verbose: bool, posterior: str, steps: int) -> None:

@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bbans import container
 from bbans.ans import Core, core_named
+from bbans.buffers import flat_view, open_buffer
 from bbans.chunk import ChunkCoder
 from bbans.container import Directory, Header, Method, ModelReference
 from bbans.embedded import embed
 from bbans.errors import FormatError, ModelError
 from bbans.evaluated import EvaluatedModel
-from bbans.fallback import NEAR, quick_size, store, stored_if_smaller
+from bbans.fallback import NEAR, Stored, quick_size, restore, store, stored_if_smaller
 from bbans.inference.refined import STEPS_MAXIMUM
 from bbans.model import Model
 from bbans.parallel import map_in_order, spare_threads
 from bbans.portable.engine import Engine
 from bbans.portable.engines import engine_named, goes_with_compiled_code
-from bbans.reader import CompressedArray, Progress
-from bbans.symbols import check_numeric, count_images, find_scale, from_symbols, to_symbols
+from bbans.reader import CompressedArray, Progress, check_out
+from bbans.rows import Rows, Spread, block_of, check_rows
+from bbans.symbols import (
+    SupportsDLPack,
+    count_images,
+    find_scale,
+    fitting_scales,
+    from_symbols,
+    numeric_array,
+    to_symbols,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 CHUNK_PIXELS = 1 << 22
 """Pixels of a chunk, unless the caller chooses."""
 STORED_CHUNK_BYTES = 1 << 24
+STORED_CHUNKS = {b"\0": Method.ZSTANDARD, b"\2": Method.PLANES}
+"""How a chunk outside of a file begins that is stored through zstandard."""
 
 
 CodedChunk = tuple[int, Method, bytes]
@@ -145,20 +162,34 @@ class Codec:
             return None
         return ModelReference(self.model.name, self.model.identity(self.posterior), self.posterior, self.steps)
 
+    @property
+    def misfit(self) -> str:
+        """What a user is told of an array that the codec's model does not fit."""
+        if self.model is None:
+            return "no model fits; the array was stored through zstandard"
+        return (
+            f"model {self.model.name} does not fit (it takes images of shape {self.model.image_shape} with "
+            f"{self.model.symbols} values); the array was stored through zstandard"
+        )
+
     def chunk_coder(self, threads: int = 1) -> ChunkCoder:
         """What codes a chunk that has so many threads to itself; the codec must have a model."""
         assert self.model is not None and self.evaluated is not None
         evaluated = self.evaluated.on_threads(threads)
         return ChunkCoder(evaluated, self.core, self.model.image_bits, self.model.latent_bits)
 
-    def compress(self, array: NDArray[Any], chunk_size: int | None = None) -> bytes:
+    def compress(self, array: NDArray[Any] | SupportsDLPack, chunk_size: int | None = None) -> bytes:
         """The array as a whole `.bba` file: see :meth:`write`."""
         file = io.BytesIO()
         self.write(file, array, chunk_size)
         return file.getvalue()
 
     def write(
-        self, file: BinaryIO, array: NDArray[Any], chunk_size: int | None = None, progress: Progress | None = None
+        self,
+        file: BinaryIO,
+        array: NDArray[Any] | SupportsDLPack,
+        chunk_size: int | None = None,
+        progress: Progress | None = None,
     ) -> Written:
         """Compress an array of any numeric type and shape to ``file``.
 
@@ -168,12 +199,39 @@ class Codec:
 
         Chunks are written as they are coded, or kept until the last one is if a model might be embedded.
         """
-        check_numeric(array)
-        scale = self._scale_of(array)
+        array = numeric_array(array)
         rows = array[None] if array.ndim == 0 else array
-        content = self._content(rows, scale, chunk_size, progress)
+        return self._write(file, rows, array.shape, chunk_size, progress, None)
+
+    def write_rows(
+        self,
+        file: BinaryIO,
+        rows: Rows,
+        spread: Spread,
+        chunk_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> Written:
+        """The same file as :meth:`write` makes, of rows that may lie anywhere, coded where ``spread`` says.
+
+        This codec and ``rows`` are sent there, with the slices of rows to read and to code, some 16 MB at a time; what
+        comes back is chunks.
+        """
+        check_rows(rows)
+        return self._write(file, rows, rows.shape, chunk_size, progress, spread)
+
+    def _write(
+        self,
+        file: BinaryIO,
+        rows: Rows,
+        shape: tuple[int, ...],
+        chunk_size: int | None,
+        progress: Progress | None,
+        spread: Spread | None,
+    ) -> Written:
+        scale = self._scale_of(rows, shape, spread)
+        content = self._content(rows, scale, chunk_size, progress, spread)
         reference = self.reference if content.uses_model else None
-        header = Header(array.dtype.str, array.ndim, rows.shape[1:], scale if reference and scale else 1, reference)
+        header = Header(rows.dtype.str, len(shape), rows.shape[1:], scale if reference and scale else 1, reference)
         stored_rows = 0
 
         def chunks() -> Iterator[CodedChunk]:
@@ -185,14 +243,74 @@ class Codec:
         size = container.write(file, header, chunks(), content.embedded)
         note = content.note
         if note is None and stored_rows:
-            note = f"{stored_rows} of {len(rows)} rows are smaller through zstandard, and were stored so"
+            note = f"{stored_rows} of {rows.shape[0]} rows are smaller through zstandard, and were stored so"
         name = reference.name if reference else None
-        return Written(size, array.size, array.nbytes, name, note, len(content.embedded))
+        elements = math.prod(shape)
+        return Written(size, elements, elements * rows.dtype.itemsize, name, note, len(content.embedded))
 
-    def decompress(self, data: bytes) -> NDArray[Any]:
-        """The array that a `.bba` file holds, which must have been written with this codec's model or with none."""
-        with CompressedArray(io.BytesIO(data), self) as compressed:
-            return compressed.read()
+    def decompress(self, data: Buffer, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """The array that a `.bba` file holds, which must have been written with this codec's model or with none.
+
+        It is decoded into ``out``, if given: see :meth:`bbans.CompressedArray.read`.
+        """
+        with CompressedArray(open_buffer(data), self) as compressed:
+            return compressed.read(out=out)
+
+    def encode_chunk(self, array: NDArray[Any] | SupportsDLPack) -> bytes:
+        """Images as one chunk, for software that keeps model, shape and type of the elements itself.
+
+        A byte says how: with the elements 1 or 255 times the model's symbols, or 0 or 2 if zstandard makes less of
+        them or there are values that the model doesn't have. See "Chunks outside of files" in ``docs/format.md``.
+        Raises :class:`bbans.errors.ArrayError` unless the array is made of images of the model's shape.
+        """
+        array = numeric_array(array)
+        model = self._model_for_chunks()
+        model.check_images(array.shape, array.dtype)
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        scale = find_scale(array, model.symbols)
+        if scale is None:
+            return _stored_chunk(store(little))
+        symbols = to_symbols(array, scale).reshape(-1, model.pixels).astype(np.int64)
+        payload = self.chunk_coder(self.threads).encode(symbols)
+        stored = stored_if_smaller(little, len(payload), self.thorough)
+        return bytes([scale]) + payload if stored is None else _stored_chunk(stored)
+
+    def decode_chunk(
+        self,
+        data: Buffer,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """The images that :meth:`encode_chunk` was given, in ``out`` if it is given: of this shape and type.
+
+        Raises :class:`bbans.errors.FormatError` if ``data`` is damaged, and :class:`bbans.errors.ArrayError` as
+        :meth:`encode_chunk` does, or if ``out`` is something else.
+        """
+        dtype = np.dtype(dtype)
+        model = self._model_for_chunks()
+        model.check_images(shape, dtype)
+        check_out(out, shape, dtype)
+        elements = math.prod(shape)
+        view = flat_view(data)
+        scale, payload = bytes(view[:1]), bytes(view[1:])
+        if scale in STORED_CHUNKS:
+            found = restore((STORED_CHUNKS[scale], payload), dtype.newbyteorder("<"), shape)
+        elif scale in (b"\x01", b"\xff"):
+            symbols = self.chunk_coder(self.threads).decode(payload, elements // model.pixels)
+            found = from_symbols(symbols, scale[0], dtype)
+        else:
+            raise FormatError(f"a chunk can't begin with {scale.hex() or 'nothing'}: it is damaged")
+        found = found.reshape(shape)
+        if out is None:
+            return found.astype(dtype)
+        out[...] = found
+        return out
+
+    def _model_for_chunks(self) -> Model:
+        if self.model is None:
+            raise ModelError("chunks outside of files need a model")
+        return self.model
 
     def check(self, directory: Directory) -> None:
         """See :class:`bbans.reader.Decoder`."""
@@ -219,25 +337,26 @@ class Codec:
         symbols = self.chunk_coder(threads).decode(payload, elements // self.model.pixels)
         return from_symbols(symbols, header.scale, np.dtype(header.dtype)).ravel()
 
-    def _scale_of(self, array: NDArray[Any]) -> int | None:
-        """How the array's elements become the model's symbols, or None if the model doesn't fit."""
-        if self.model is None or not array.size or count_images(array.shape, self.model.image_shape) is None:
+    def _scale_of(self, rows: Rows, shape: tuple[int, ...], spread: Spread | None) -> int | None:
+        """How the elements become the model's symbols, or None if the model doesn't fit an array of ``shape``."""
+        model = self.model
+        if model is None or not math.prod(shape) or count_images(shape, model.image_shape) is None:
             return None
-        return find_scale(array, self.model.symbols)
+        return scale_of_rows(rows, model.symbols, spread)
 
     def _content(
-        self, rows: NDArray[Any], scale: int | None, chunk_size: int | None, progress: Progress | None
+        self,
+        rows: Rows,
+        scale: int | None,
+        chunk_size: int | None,
+        progress: Progress | None,
+        spread: Spread | None,
     ) -> _Content:
         """What a file of ``rows`` holds, coded as it is asked for unless a model might have to be embedded."""
         if self.model is None or scale is None:
-            note = "no model fits; the array was stored through zstandard"
-            if self.model is not None:
-                note = (
-                    f"model {self.model.name} does not fit (it takes images of shape {self.model.image_shape} with "
-                    f"{self.model.symbols} values); the array was stored through zstandard"
-                )
-            return _Content(_reported(self._stored(rows, chunk_size), progress), uses_model=False, note=note)
-        chunks = _reported(self._coded(rows, scale, chunk_size), progress)
+            stored = _reported(self._stored(rows, chunk_size, spread), progress)
+            return _Content(stored, uses_model=False, note=self.misfit)
+        chunks = _reported(self._coded(rows, scale, chunk_size, spread), progress)
         if not self.embedded:
             return _Content(chunks, uses_model=True)
         # The model comes before the chunks, and whether it is worth its bytes is known after the last of them.
@@ -245,61 +364,140 @@ class Codec:
         if not any(method is Method.BITS_BACK for _, method, _ in coded):
             return _Content(coded, uses_model=False)
         size = len(self.embedded) + sum(len(payload) for _, _, payload in coded)
-        stored = self._stored_if_smaller(rows, chunk_size, size)
-        if stored is None:
+        smaller = self._stored_if_smaller(rows, chunk_size, size, spread)
+        if smaller is None:
             return _Content(coded, uses_model=True, embedded=self.embedded)
         note = (
             f"the file would be larger with model {self.model.name} in it ({len(self.embedded):,} bytes); "
             "the array was stored through zstandard"
         )
-        return _Content(stored, uses_model=False, note=note)
+        return _Content(smaller, uses_model=False, note=note)
 
-    def _stored_if_smaller(self, rows: NDArray[Any], chunk_size: int | None, size: int) -> list[CodedChunk] | None:
+    def _stored_if_smaller(
+        self, rows: Rows, chunk_size: int | None, size: int, spread: Spread | None
+    ) -> list[CodedChunk] | None:
         """All rows through zstandard at level 19, if that takes less than ``size`` bytes."""
-        slices = _slices(len(rows), chunk_size or _stored_chunk_size(rows))
-        if size < NEAR * sum(quick_size(rows[part]) for part in slices):
+        slices = _slices(rows.shape[0], chunk_size or stored_chunk_size(rows))
+        if size < NEAR * sum(self._mapped(spread)(partial(_quick_size_of, rows), slices)):
             return None
         stored = []
-        for chunk in self._stored(rows, chunk_size):
+        for chunk in self._stored(rows, chunk_size, spread):
             size -= len(chunk[2])
             if size <= 0:
                 return None
             stored.append(chunk)
         return stored
 
-    def _stored(self, rows: NDArray[Any], chunk_size: int | None) -> Iterator[CodedChunk]:
+    def _stored(self, rows: Rows, chunk_size: int | None, spread: Spread | None) -> Iterator[CodedChunk]:
         """Chunks of rows through zstandard."""
-        slices = _slices(len(rows), chunk_size or _stored_chunk_size(rows))
-        stored = map_in_order(lambda part: store(rows[part]), slices, self.threads)
+        slices = _slices(rows.shape[0], chunk_size or stored_chunk_size(rows))
+        stored = self._mapped(spread)(partial(_store_rows, rows), slices)
         for part, (method, payload) in zip(slices, stored, strict=True):
             yield part.stop - part.start, method, payload
 
-    def _coded(self, rows: NDArray[Any], scale: int, chunk_size: int | None) -> Iterator[CodedChunk]:
+    def _coded(self, rows: Rows, scale: int, chunk_size: int | None, spread: Spread | None) -> Iterator[CodedChunk]:
         """Chunks of rows through the model, or as many as zstandard likes together if it makes less of them."""
+        cut = Cut.of(self, rows, chunk_size)
+        groups = cut.groups(rows.shape[0])
+        coded = (
+            self.coded_groups(rows, groups, scale)
+            if spread is None
+            else spread(partial(_coded_elsewhere, self, rows, scale), groups)
+        )
+        for chunks in coded:
+            yield from chunks
+
+    def coded_groups(self, rows: Rows, groups: list[list[slice]], scale: int) -> Iterator[list[CodedChunk]]:
+        """The chunks of each group, coded side by side: each on its own, or all rows of a group through zstandard."""
         assert self.model is not None
-        model = self.model
-        row_pixels = math.prod(rows.shape[1:])
-        size = chunk_size or max(1, CHUNK_PIXELS // row_pixels)
-        if row_pixels < model.pixels:
-            size = len(rows)  # all rows together are one image
-        slices = _slices(len(rows), size)
+        pixels = self.model.pixels
+        slices = [part for group in groups for part in group]
         coder = self.chunk_coder(spare_threads(self.threads, len(slices)))
 
         def encode(part: slice) -> bytes:
-            return coder.encode(to_symbols(rows[part], scale).reshape(-1, model.pixels).astype(np.int64))
+            return coder.encode(to_symbols(block_of(rows, part), scale).reshape(-1, pixels).astype(np.int64))
 
         payloads = map_in_order(encode, slices, self.threads)
-        together = 1 if chunk_size else max(1, _stored_chunk_size(rows) // size)
-        for first in range(0, len(slices), together):
-            group = slices[first : first + together]
+        for group in groups:
             coded = [next(payloads) for _ in group]
-            together_rows = rows[group[0].start : group[-1].stop]
-            stored = stored_if_smaller(together_rows, sum(map(len, coded)), self.thorough)
+            together = block_of(rows, slice(group[0].start, group[-1].stop))
+            stored = stored_if_smaller(together, sum(map(len, coded)), self.thorough)
             if stored is not None:
-                yield len(together_rows), *stored
+                yield [(len(together), *stored)]
             else:
-                for part, payload in zip(group, coded, strict=True):
-                    yield part.stop - part.start, Method.BITS_BACK, payload
+                yield [
+                    (part.stop - part.start, Method.BITS_BACK, payload)
+                    for part, payload in zip(group, coded, strict=True)
+                ]
+
+    def _mapped(self, spread: Spread | None) -> Spread:
+        """``spread``, or this codec's threads."""
+        return spread or partial(map_in_order, threads=self.threads)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How rows are cut into chunks, and which of these are stored through zstandard together if at all."""
+
+    size: int
+    """Rows of a chunk, at most."""
+    together: int
+    """Chunks of a group, at most."""
+
+    @staticmethod
+    def of(codec: Codec, rows: Rows, chunk_size: int | None) -> Cut:
+        """For rows that the codec's model fits."""
+        assert codec.model is not None
+        row_pixels = math.prod(rows.shape[1:])
+        size = chunk_size or max(1, CHUNK_PIXELS // row_pixels)
+        if row_pixels < codec.model.pixels:
+            size = rows.shape[0]  # all rows together are one image
+        return Cut(size, 1 if chunk_size else max(1, stored_chunk_size(rows) // size))
+
+    def groups(self, count: int) -> list[list[slice]]:
+        """Chunks of almost equal size that hold ``count`` rows."""
+        slices = _slices(count, self.size)
+        return [slices[first : first + self.together] for first in range(0, len(slices), self.together)]
+
+    def endless_groups(self) -> Iterator[list[slice]]:
+        """Full chunks, as many as are asked for."""
+        for first in itertools.count(step=self.size * self.together):
+            starts = range(first, first + self.size * self.together, self.size)
+            yield [slice(start, start + self.size) for start in starts]
+
+
+def scale_of_rows(rows: Rows, symbols: int, spread: Spread | None = None) -> int | None:
+    """:func:`bbans.symbols.find_scale`, for rows that may lie anywhere."""
+    if spread is None:
+        return find_scale(block_of(rows, slice(None)), symbols)
+    slices = _slices(rows.shape[0], stored_chunk_size(rows))
+    found = list(spread(partial(_scales_of, rows, symbols), slices))
+    return next((scale for scale in found[0] if all(scale in scales for scales in found)), None)
+
+
+def _scales_of(rows: Rows, symbols: int, part: slice) -> list[int]:
+    return fitting_scales(block_of(rows, part), symbols)
+
+
+def _stored_chunk(stored: Stored) -> bytes:
+    method, payload = stored
+    return next(first for first, known in STORED_CHUNKS.items() if known is method) + payload
+
+
+def _store_rows(rows: Rows, part: slice) -> Stored:
+    return store(block_of(rows, part))
+
+
+def _quick_size_of(rows: Rows, part: slice) -> int:
+    return quick_size(block_of(rows, part))
+
+
+def _coded_elsewhere(codec: Codec, rows: Rows, scale: int, group: list[slice]) -> list[CodedChunk]:
+    """The chunks of one group, whose rows are read once."""
+    first = group[0].start
+    block = block_of(rows, slice(first, group[-1].stop))
+    here = [slice(part.start - first, part.stop - first) for part in group]
+    return next(replace(codec, threads=1).coded_groups(block, [here], scale))
 
 
 def _again(
@@ -333,9 +531,9 @@ def _reported(chunks: Iterable[CodedChunk], progress: Progress | None) -> Iterat
         yield chunk
 
 
-def _stored_chunk_size(rows: NDArray[Any]) -> int:
+def stored_chunk_size(rows: Rows) -> int:
     """How many rows zstandard gets at a time."""
-    return max(1, STORED_CHUNK_BYTES // max(1, math.prod(rows.shape[1:]) * rows.itemsize))
+    return max(1, STORED_CHUNK_BYTES // max(1, math.prod(rows.shape[1:]) * rows.dtype.itemsize))
 
 
 def _slices(count: int, size: int) -> list[slice]:

@@ -118,22 +118,38 @@ def write(
 
     What the header says about the embedded model is taken from its bytes; there is none if they are empty.
     """
-    embedded = Embedded(len(embedded_model), zlib.crc32(embedded_model)) if embedded_model else None
-    head = _header_bytes(replace(header, embedded=embedded))
-    seed = zlib.crc32(head)
-    file.write(head + struct.pack("<I", seed))
-    file.write(embedded_model)
-    position = len(head) + 4 + len(embedded_model)
-    entries = []
-    for number, (rows, method, payload) in enumerate(chunks):
-        file.write(payload)
-        checksum = _chunk_checksum(seed, number, payload)
-        entries.append(varint(rows) + bytes([method]) + varint(len(payload)) + struct.pack("<I", checksum))
-        position += len(payload)
-    index = varint(len(entries)) + b"".join(entries)
-    length = struct.pack("<I", len(index))
-    file.write(index + length + struct.pack("<I", zlib.crc32(index + length, seed)))
-    return position + len(index) + FOOTER.size
+    writer = FileWriter(file, header, embedded_model)
+    for chunk in chunks:
+        writer.add(*chunk)
+    return writer.finish()
+
+
+class FileWriter:
+    """Writes a file: its header at once, then every chunk that is added, and the index at the end."""
+
+    def __init__(self, file: BinaryIO, header: Header, embedded_model: bytes = b"") -> None:
+        embedded = Embedded(len(embedded_model), zlib.crc32(embedded_model)) if embedded_model else None
+        head = _header_bytes(replace(header, embedded=embedded))
+        self._file = file
+        self._seed = zlib.crc32(head)
+        self._entries: list[bytes] = []
+        file.write(head + struct.pack("<I", self._seed))
+        file.write(embedded_model)
+        self._position = len(head) + 4 + len(embedded_model)
+
+    def add(self, rows: int, method: Method, payload: bytes) -> None:
+        """Write the next chunk."""
+        self._file.write(payload)
+        checksum = _chunk_checksum(self._seed, len(self._entries), payload)
+        self._entries.append(varint(rows) + bytes([method]) + varint(len(payload)) + struct.pack("<I", checksum))
+        self._position += len(payload)
+
+    def finish(self) -> int:
+        """Write index and footer; the size of the file in bytes."""
+        index = varint(len(self._entries)) + b"".join(self._entries)
+        length = struct.pack("<I", len(index))
+        self._file.write(index + length + struct.pack("<I", zlib.crc32(index + length, self._seed)))
+        return self._position + len(index) + FOOTER.size
 
 
 def read_directory(file: BinaryIO) -> Directory:

@@ -98,7 +98,7 @@ def read_array(path: Path) -> NDArray[Any] | None:
     Raises :class:`bbans.errors.ArrayError` if it is no such file.
     """
     name = path.name.lower()
-    if _is_zarr(path):
+    if is_zarr(path):
         return read_zarr(path)
     if path.is_dir() or name.endswith(SUFFIXES) or any(character in path.name for character in "*?["):
         return None
@@ -247,12 +247,21 @@ def write_idx_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> None
     file.write(bytes([0, 0, IDX_TYPES[dtype], len(shape)]) + np.array(shape, ">u4").tobytes())
 
 
-def _is_zarr(path: Path) -> bool:
+def is_zarr(path: Path) -> bool:
     return any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
 def read_zarr(path: Path) -> NDArray[Any]:
     """All of a zarr array in a folder."""
+    stored = open_zarr(path)
+    try:
+        return np.asarray(stored[...])
+    except Exception as error:  # zarr's codecs and stores raise errors of many kinds
+        raise ArrayError(f"{path} is not a zarr array that can be read: {error}") from error
+
+
+def open_zarr(path: Path) -> Any:
+    """A zarr array in a folder, of which nothing is read yet; :class:`bbans.errors.ArrayError` if there is none."""
     try:
         import zarr  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
@@ -261,7 +270,7 @@ def read_zarr(path: Path) -> NDArray[Any]:
         stored = zarr.open(path, mode="r")
         if not isinstance(stored, zarr.Array):
             raise ArrayError(f"{path} is a group of zarr arrays; name one of them: {', '.join(sorted(stored.keys()))}")
-        return np.asarray(stored[...])
+        return stored
     except ArrayError:
         raise
     except Exception as error:  # zarr's codecs and stores raise errors of many kinds

@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from bbans.errors import ModelError
+from bbans.errors import ArrayError, ModelError
 from bbans.portable.context import ContextDecoder, ConvolutionalDecoder
 from bbans.portable.convolution import ConvolutionalNetwork
 from bbans.portable.description import AnyNetwork, Tensors, build_network, describe_network, integer, layers_of
 from bbans.portable.network import Network
+from bbans.symbols import REAL_KINDS, count_images
 
 FILE_NAME = "model.safetensors"
 FORMAT = 1
@@ -35,6 +36,8 @@ IDENTITY_BYTES = 8
 SYMBOLS = {"bernoulli": 2, "discretized-logistic": 256, "channel-linear-logistic": 256, "logistic-mixture": 256}
 """The likelihoods there are, and how many values a pixel has under each."""
 COMPONENTS_MAXIMUM = 64
+MODELS_VARIABLE = "BBANS_MODELS"
+"""The environment variable for :func:`find_model`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +142,20 @@ class Model:
     def symbols(self) -> int:
         """How many values a pixel can take: ``0 .. symbols - 1``."""
         return SYMBOLS[self.likelihood]
+
+    def check_images(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Raise :class:`bbans.errors.ArrayError` unless an array of this shape and type can be made of images.
+
+        Its values may still be others than the model's.
+        """
+        if dtype.kind not in REAL_KINDS:
+            raise ArrayError(f"model {self.name} takes booleans, integers and floats, not elements of type {dtype}")
+        if 0 in shape or not count_images(shape, self.image_shape):
+            image = ", ".join(map(str, self.image_shape))
+            raise ArrayError(
+                f"model {self.name} takes images of shape ({image}): arrays, or chunks of one, of shape (n, {image}), "
+                f"not {shape}"
+            )
 
     @property
     def default_posterior(self) -> str:
@@ -291,20 +308,39 @@ def shipped_models() -> dict[str, Path]:
     return {}
 
 
+def find_model(name: str) -> Path:
+    """The folder of the model of a name, which comes with the package or lies where ``BBANS_MODELS`` says.
+
+    This environment variable names folders, separated as in ``PATH``, each of which holds folders of models. Raises
+    :class:`bbans.errors.ModelError` if there is none. The name is never taken for a path.
+    """
+    found = _named_models().get(name)
+    if found is None:
+        raise ModelError(
+            f"there is no model {name!r} that comes with bbans, nor one in a folder that {MODELS_VARIABLE} names"
+        )
+    return found
+
+
+def _named_models() -> dict[str, Path]:
+    """The folders of all models that :func:`find_model` finds."""
+    places = [place for place in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if place]
+    named = {path.parent.name: path.parent for place in reversed(places) for path in Path(place).glob(f"*/{FILE_NAME}")}
+    return named | shipped_models()
+
+
 def load_model(model: str | os.PathLike[str]) -> Model:
-    """A model by the name of a shipped one, or by the path of its folder or file.
+    """A model by its name, as :func:`find_model` finds it, or by the path of its folder or file.
 
     >>> load_model("gg-mnist-binary").image_shape
     (28, 28)
 
     Raises :class:`bbans.errors.ModelError` if there is none.
     """
-    shipped = shipped_models()
-    if str(model) in shipped:
-        return read_model(shipped[str(model)])
-    path = Path(model)
+    named = _named_models()
+    path = named.get(str(model), Path(model))
     if path.exists():
         return read_model(path)
     raise ModelError(
-        f"there is no model {os.fspath(model)!r}: expected a path, or one of: {', '.join(shipped) or '(none shipped)'}"
+        f"there is no model {os.fspath(model)!r}: expected a path, or one of: {', '.join(named) or '(none shipped)'}"
     )

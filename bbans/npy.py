@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
 import io
+import itertools
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,6 +45,56 @@ def read_npy(source: Path | BinaryIO, name: str = "standard input") -> NDArray[A
         raise
     except Exception as error:  # NumPy's parser of headers lets errors of many kinds through
         raise ArrayError(f"{name} is not an array of numbers in .npy format: {error}") from error
+
+
+@dataclass(frozen=True)
+class NpyFiles:
+    """The rows of `.npy` files one after the other; they are read when they are asked for.
+
+    Raises :class:`bbans.errors.ArrayError` for what is no such file, and where rows have different types or shapes.
+    """
+
+    paths: tuple[Path, ...]
+
+    def __post_init__(self) -> None:
+        for path, array in zip(self.paths, self._arrays, strict=True):
+            if not array.ndim or array.dtype != self.dtype or array.shape[1:] != self.shape[1:]:
+                raise ArrayError(
+                    f"{path} holds {array.dtype} {array.shape}, and {self.paths[0]} rows of {self.dtype} "
+                    f"{self._arrays[0].shape[1:]}: they don't make one array"
+                )
+
+    def __reduce__(self) -> tuple[type[NpyFiles], tuple[tuple[Path, ...]]]:
+        """Other processes open the files again."""
+        return NpyFiles, (self.paths,)
+
+    @cached_property
+    def _arrays(self) -> list[NDArray[Any]]:
+        return [read_npy(path) for path in self.paths]
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *itertools.accumulate(len(array) for array in self._arrays)]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the elements."""
+        return self._arrays[0].dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all rows together."""
+        return (self._starts[-1], *self._arrays[0].shape[1:])
+
+    def __getitem__(self, part: slice, /) -> NDArray[Any]:
+        start, stop, _ = part.indices(self.shape[0])
+        first = max(0, bisect.bisect_right(self._starts, start) - 1)
+        pieces = [
+            array[max(0, start - begin) : stop - begin]
+            for array, begin in zip(self._arrays[first:], self._starts[first:-1], strict=True)
+            if begin < stop
+        ]
+        return np.concatenate(pieces) if pieces else self._arrays[0][:0]
 
 
 def write_npy(file: BinaryIO, array: NDArray[Any]) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bbans.container import Directory, Header, Method, read_directory, read_embedded, read_payload
 from bbans.embedded import extract
-from bbans.errors import BbansError, FormatError, LimitError
+from bbans.errors import ArrayError, BbansError, FormatError, LimitError
 from bbans.fallback import restore
 from bbans.model import Model
 from bbans.parallel import map_in_order, spare_threads
@@ -67,8 +67,11 @@ class CompressedArray:
     raises :class:`bbans.errors.LimitError`.
     """
 
-    def __init__(self, file: BinaryIO, decoder: Decoder, max_memory: int | None = None) -> None:
+    def __init__(
+        self, file: BinaryIO, decoder: Decoder, max_memory: int | None = None, path: str | None = None
+    ) -> None:
         self._file = file
+        self._path = path
         self._max_memory = half_of_memory() if max_memory is None else max_memory
         self._lock = threading.Lock()
         self.directory = read_directory(file)
@@ -86,6 +89,28 @@ class CompressedArray:
         if not self.shape:
             raise TypeError("an array without dimensions has no length")
         return self.shape[0]
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def chunks(self) -> tuple[tuple[int, ...], ...]:
+        """Along each axis, the lengths of the parts that are decoded together, as ``dask.array`` has them."""
+        rows = tuple(chunk.rows for chunk in self.directory.chunks)
+        return (rows, *((length,) for length in self.header.row_shape)) if self.shape else ()
+
+    def __reduce__(self) -> tuple[Callable[..., CompressedArray], tuple[object, ...]]:
+        """For other processes, which open the same file."""
+        if self._path is None:
+            raise TypeError("only an array that was opened by its path can be sent to other processes")
+        return _open_again, (self._path, self._decoder, self._max_memory)
 
     def __getitem__(self, key: Any) -> Any:
         first, *others = key if isinstance(key, tuple) else (key,)
@@ -138,18 +163,34 @@ class CompressedArray:
             data = read_embedded(self._file, self.directory)
         return extract(data, self.header.model)
 
-    def read(self, start: int = 0, stop: int | None = None, progress: Progress | None = None) -> NDArray[Any]:
-        """Rows ``start`` to ``stop`` (to the end by default) as an array."""
+    def read(
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        progress: Progress | None = None,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Rows ``start`` to ``stop`` (to the end by default) as an array.
+
+        They are decoded into ``out``, if given, chunk by chunk: an array of just the shape and type, which may be part
+        of another one, mapped, or a tensor's memory. Else :class:`bbans.errors.ArrayError` is raised.
+        """
         stop = self.directory.rows if stop is None else min(stop, self.directory.rows)
-        self.check_memory(stop - start, self.dtype.itemsize)
-        out = self._empty(stop - start)
+        if out is None:
+            self.check_memory(stop - start, self.dtype.itemsize)
+            rows = self._empty(stop - start)
+        else:
+            check_out(out, (max(stop - start, 0), *self.header.row_shape) if self.shape else (), self.dtype)
+            rows = out if self.shape else out[None]
         done = 0
         for block in self.blocks(start, stop):
-            out[done : done + len(block)] = block
+            rows[done : done + len(block)] = block
             done += len(block)
             if progress is not None:
                 progress(len(block))
-        return out if self.shape else out.reshape(())
+        if out is not None:
+            return out
+        return rows if self.shape else rows.reshape(())
 
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[NDArray[Any]]:
         """The same rows chunk by chunk, ``(rows, ...)``, in order: decoded side by side, in the memory of a few."""
@@ -211,6 +252,20 @@ class CompressedArray:
         if chunk.method is not Method.BITS_BACK:
             return restore((chunk.method, payload), self.dtype, shape)
         return self._decoder.decode(payload, chunk.rows, self.header, threads).reshape(shape)
+
+
+def _open_again(path: str, decoder: Decoder, max_memory: int) -> CompressedArray:
+    """An array that was sent to another process."""
+    return CompressedArray(open(path, "rb"), decoder, max_memory, path)
+
+
+def check_out(out: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raise :class:`bbans.errors.ArrayError` if ``out`` is given and can't take elements of this shape and type."""
+    if out is None:
+        return
+    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype or not out.flags.writeable:
+        found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise ArrayError(f"out= must be a writeable NumPy array, {dtype} {shape}, not {found}")
 
 
 def parse_dtype(header: Header) -> np.dtype[Any]:

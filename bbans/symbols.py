@@ -8,7 +8,7 @@ in floating point.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,39 @@ from numpy.typing import NDArray
 from bbans.errors import ArrayError
 from bbans.intervals.distribution import Symbols
 
-NUMERIC_KINDS = "biufc"
+REAL_KINDS = "biuf"
+NUMERIC_KINDS = REAL_KINDS + "c"
 BLOCK_ELEMENTS = 1 << 22
 
 
-def check_numeric(array: NDArray[Any]) -> None:
-    """Raise :class:`bbans.errors.ArrayError` unless ``array`` holds plain numbers."""
+class SupportsDLPack(Protocol):
+    """An array of another library that shares its memory, such as a tensor."""
+
+    def __dlpack__(self) -> Any: ...
+
+    def __dlpack_device__(self) -> Any: ...
+
+
+def numeric_array(array: NDArray[Any] | SupportsDLPack) -> NDArray[Any]:
+    """``array`` as a NumPy array without a copy, which may be another library's array in the machine's memory.
+
+    Raises :class:`bbans.errors.ArrayError` unless it holds plain numbers.
+    """
+    if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__"):
+        try:
+            array = np.from_dlpack(cast(Any, array))
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise ArrayError(
+                f"a {type(array).__name__} must lie in the machine's memory, detached from any graph, in a type that "
+                f"NumPy has (such as tensor.detach().cpu()): {error}"
+            ) from error
+    check_numeric(array)
+    assert isinstance(array, np.ndarray)
+    return array
+
+
+def check_numeric(array: object) -> None:
+    """Raise :class:`bbans.errors.ArrayError` unless ``array`` is a NumPy array that holds plain numbers."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in NUMERIC_KINDS:
         found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise ArrayError(f"expected a NumPy array of booleans, integers, floats or complex numbers, got {found}")
@@ -48,16 +75,22 @@ def count_images(shape: tuple[int, ...], image_shape: tuple[int, ...]) -> int | 
 
 def find_scale(array: NDArray[Any], symbols: int) -> int | None:
     """The ``scale`` with which every element is ``scale`` times a symbol below ``symbols``, or None."""
+    scales = fitting_scales(array, symbols)
+    return scales[0] if scales else None
+
+
+def fitting_scales(array: NDArray[Any], symbols: int) -> list[int]:
+    """All scales that do what :func:`find_scale` says, the best first: where there are several, any will do."""
     if array.dtype.kind == "c":
-        return None
+        return []
     scales = [1, 255] if symbols == 2 else [1]
     flat = array.reshape(-1)
     for first in range(0, flat.size, BLOCK_ELEMENTS):
         block = np.ascontiguousarray(flat[first : first + BLOCK_ELEMENTS])
         scales = [scale for scale in scales if _fits(block, symbols, scale)]
         if not scales:
-            return None
-    return scales[0]
+            break
+    return scales
 
 
 def to_symbols(array: NDArray[Any], scale: int) -> NDArray[np.uint8]:
@@ -76,12 +109,3 @@ def _fits(block: NDArray[Any], symbols: int, scale: int) -> bool:
     same = from_symbols(found, scale, block.dtype)
     # Compared as bytes: -0.0 equals 0.0, and would come back as it.
     return bool(found.max() < symbols) and same.tobytes() == block.tobytes()
-
-
-def sample_of(images: NDArray[Any], count: int) -> NDArray[Any]:
-    """At most ``count`` images from all over an array of them.
-
-    >>> sample_of(np.arange(10), 3).tolist()
-    [0, 3, 6]
-    """
-    return images[:: max(1, len(images) // count)][:count]
