@@ -155,6 +155,10 @@ class CompressedArray:
         with self._lock:
             return read_payload(self._file, self.directory, number)
 
+    def __del__(self) -> None:
+        if getattr(self, "_path", None) is not None:
+            self.close()
+
     def embedded_model(self) -> Model | None:
         """The model that lies in the file, or None; :class:`bbans.errors.FormatError` if it is damaged."""
         if self.header.embedded is None or self.header.model is None:

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ def test_the_examples_of_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     names: dict[str, Any] = {"__name__": "__main__"}
+    imported = {name for _, text in blocks(page) for name in re.findall(r"^(?:import|from) (\w+)", text, re.M)}
+    if missing := [name for name in sorted(imported) if find_spec(name) is None]:
+        pytest.skip(f"without {', '.join(missing)}")
     for language, text in blocks(page):
         assert language in LANGUAGES, f"a block of {language} that nobody tests"
         if language == "python":
