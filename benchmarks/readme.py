@@ -284,6 +284,15 @@ def soak() -> str:
     )
 
 
+def zarr_store() -> str:
+    lines = ["| codec of the array | bytes of the store | bits/dim |", "| --- | --- | --- |"]
+    lines += [
+        f"| {name} | {row['bytes']:,} | {row['bits_per_dimension']:.4f} |"
+        for name, row in result("zarr")["stores"].items()
+    ]
+    return "\n".join(lines)
+
+
 TABLES: dict[Path, dict[str, Callable[[], str]]] = {
     README: {
         "worth": worth,
@@ -298,6 +307,7 @@ TABLES: dict[Path, dict[str, Callable[[], str]]] = {
         "baselines": baselines,
         "embedding": embedding,
         "own": own,
+        "zarr": zarr_store,
     },
     README.parent / "docs" / "reliability.md": {"attacks": attacks, "soak": soak},
     HERE / "paper" / "README.md": {

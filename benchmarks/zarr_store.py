@@ -32,7 +32,7 @@ CHUNK = 1000
 SLICES = 50
 FRESH_SLICES = 5
 CODECS: dict[str, dict[str, Any]] = {
-    "zarr's default (zstd -0)": {},
+    "zarr's default (zstd)": {},
     "zstd -19": {"compressors": [ZstdCodec(level=19)]},
     "blosc (zstd -5, shuffle)": {"compressors": [BloscCodec(cname="zstd", clevel=5, shuffle="shuffle")]},
     "blosc (zstd -9, bitshuffle)": {"compressors": [BloscCodec(cname="zstd", clevel=9, shuffle="bitshuffle")]},
