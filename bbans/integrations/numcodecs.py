@@ -31,7 +31,7 @@ START = struct.Struct("<B4s")
 FORTRAN = 128
 
 
-class BitsBack(Codec):  # type: ignore[misc]
+class BitsBack(Codec):
     """The codec, for arrays of images of the model's shape: ``(n, 28, 28)``, say, or ``(n, 784)``.
 
     ``model`` is a name, a path or a loaded model. Raises :class:`bbans.ModelError` if there is no such model, or one of

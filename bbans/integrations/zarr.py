@@ -92,8 +92,12 @@ class BitsBack(ArrayBytesCodec):
         return _again, (self._source, self.posterior, self.steps, self.identity)
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
-        """Raise :class:`bbans.ArrayError` unless the chunks of an array are made of images."""
-        self._loaded.model.check_images(getattr(chunk_grid, "chunk_shape", shape), dtype.to_native_dtype())
+        """Raise :class:`bbans.ArrayError` unless the chunks of an array are made of images.
+
+        Chunks of different shapes are looked at when they are coded.
+        """
+        model = self._loaded.model
+        model.check_images(getattr(chunk_grid, "chunk_shape", model.image_shape), dtype.to_native_dtype())
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
         raise NotImplementedError("how large a chunk becomes depends on what is in it")
