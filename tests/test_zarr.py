@@ -23,6 +23,8 @@ zarr = pytest.importorskip("zarr", minversion="3")
 from bbans.integrations.zarr import BitsBack  # noqa: E402
 
 CHUNK = 10
+STORED = (0, 2)
+"""What a chunk begins with that is stored through zstandard."""
 
 
 def written(path: Path, images: np.ndarray, model: Model, **options: Any) -> Any:
@@ -49,17 +51,17 @@ def test_a_chunk_is_a_byte_and_a_stack(model: Model, tmp_path: Path) -> None:
     name = "/".join(["c", "0", *["0"] * len(model.image_shape)])
     payload = coder.encode(images[:CHUNK].reshape(CHUNK, -1).astype(np.int64))
     chunk = (tmp_path / "a" / name).read_bytes()
-    assert chunk == b"\1" + payload or (chunk[0] == 0 and len(chunk) <= len(payload))
+    assert chunk == b"\1" + payload or (chunk[0] in STORED and len(chunk) <= len(payload))
 
 
 def test_what_the_model_does_not_fit_is_stored(tmp_path: Path) -> None:
     """Values that it doesn't have, and what zstandard makes less of."""
     binary, grey = tiny_model("bernoulli"), tiny_model("discretized-logistic")
     counted = np.arange(CHUNK * 20, dtype=np.uint8).reshape(CHUNK, 5, 4)
-    assert bbans.Codec.of(binary).encode_chunk(counted)[0] == 0
+    assert bbans.Codec.of(binary).encode_chunk(counted)[0] in STORED
     np.testing.assert_array_equal(written(tmp_path / "counted", counted, binary)[:], counted)
     same = np.repeat(random_images(grey, 1), 500, axis=0)
-    assert bbans.Codec.of(grey).encode_chunk(same)[0] == 0
+    assert bbans.Codec.of(grey).encode_chunk(same)[0] in STORED
     np.testing.assert_array_equal(written(tmp_path / "same", same, grey, chunks=same.shape)[:], same)
 
 

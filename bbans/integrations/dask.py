@@ -114,7 +114,8 @@ def connect(scheduler: str) -> Client:
     Raises :class:`bbans.BbansError` if it doesn't answer.
     """
     try:
-        return Client(scheduler_file=scheduler) if os.path.exists(scheduler) else Client(scheduler, timeout=TIMEOUT)
+        where = {"scheduler_file": scheduler} if os.path.exists(scheduler) else {"address": scheduler}
+        return Client(**where, timeout=TIMEOUT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise bbans.BbansError(f"no Dask scheduler answers at {scheduler}: {error}") from error
 
