@@ -144,17 +144,18 @@ def embedding() -> str:
 
 
 def own() -> str:
-    others = ("zstd -19", "xz -9e", "bzip3")
+    others = ("zstd-19", "xz-9e", "bzip3", "zpaq-5", "jxl-10")
     lines = [
-        "| held-out images | K = 0 / 1 / 5 / 10 | its model | zstd -19 | xz -9e | bzip3 | embedding pays from about |",
-        "| --- " * 7 + "|",
+        f"| held-out images | networks | K = 0 / 1 / 5 / 10 | its model | {' | '.join(others)} "
+        "| embedding pays from about |",
+        "| --- " * (5 + len(others)) + "|",
     ]
     for one in result("own-images")["sets"].values():
         rates, breaks = one["bits_per_dimension"], one["extrapolated_images_to_break_even"]
-        with_steps = " / ".join(f"{rates[f'K = {steps}']:.4f}" for steps in (0, 1, 5, 10))
+        with_steps = " / ".join(f"{rate:.4f}" for name, rate in rates.items() if name.startswith("K"))
         from_here = ", ".join(f"{breaks[name]:,} ({name})" for name in others if breaks.get(name))
         lines.append(
-            f"| {one['images']:,} of {one['data']} | {with_steps} "
+            f"| {one['images']:,} of {one['data']} | {one['model']} | {with_steps} "
             f"| {one['embedded_model_bytes']:,} bytes | "
             + " | ".join(f"{rates[name]:.4f}" if name in rates else "" for name in others)
             + f" | {from_here or 'never'} |"
@@ -276,11 +277,29 @@ def attacks() -> str:
     return "\n".join(lines)
 
 
+def fuzzing() -> str:
+    columns = ("tried", "edges", "features", "crashes or hangs")
+    lines = [f"| what is fuzzed | minutes | {' | '.join(columns)} |", "| --- " * (2 + len(columns)) + "|"]
+    lines += [
+        f"| {row['target']} | {row['minutes']:.0f} | {' | '.join(f'{row[column]:,}' for column in columns)} |"
+        for row in result("fuzzing")["targets"].values()
+    ]
+    return "\n".join(lines)
+
+
+def kills() -> str:
+    return "\n".join(
+        f"`bbans {command}` was killed at each of {row['killed at']:,} calls: {row['new file']:,} times the new file "
+        f"was there, whole, {row['killed at'] - row['new file']:,} times the old one."
+        for command, row in result("reliability")["kills"].items()
+    )
+
+
 def soak() -> str:
     trips = result("reliability")["soak"]
     return (
         f"{trips['round_trips']:,} round trips of {trips['images']:,} images ({trips['bytes']:,} bytes) in "
-        f"{trips['minutes']:.0f} minutes; none lost a byte."
+        f"{trips['minutes']:.0f} minutes, {trips['pairs_of_settings']:,} pairs of settings; none lost a byte."
     )
 
 
@@ -309,7 +328,12 @@ TABLES: dict[Path, dict[str, Callable[[], str]]] = {
         "own": own,
         "zarr": zarr_store,
     },
-    README.parent / "docs" / "reliability.md": {"attacks": attacks, "soak": soak},
+    README.parent / "docs" / "reliability.md": {
+        "attacks": attacks,
+        "fuzzing": fuzzing,
+        "kills": kills,
+        "soak": soak,
+    },
     HERE / "paper" / "README.md": {
         "curves": paper_curves,
         "overfitting": paper_overfitting,

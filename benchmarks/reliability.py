@@ -9,11 +9,12 @@ The attacks are those of `tests/attacks`, here on files of the shipped models; t
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,14 @@ from bbans.model import shipped_models
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from attacks.forge import Attack, flips, forgeries, model_forgeries, truncations
+from soak import soak
 
 HANG = 1.0
 """Seconds after which an answer is late."""
 ATTACKED = ("gg-mnist-binary", "mnist-binary", "mnist", "gg-cifar10")
 MODEL_BYTES = 97
 """Of a model's file, one byte of so many is flipped."""
-ENGINES = ("numpy", "numba", "torch")
+KILLED = "gg-mnist-binary"
 
 
 def tried(attacks: Iterable[Attack], use: Callable[[bytes], bool]) -> Counter[str]:
@@ -114,44 +116,41 @@ def attacks(folder: Path) -> dict[str, Counter[str]]:
     return counts
 
 
-def soak(folder: Path, minutes: float) -> dict[str, object]:
-    """Random arrays, there and back."""
-    rng = np.random.default_rng()
-    trips, images, sizes = 0, 0, 0
-    end = time.monotonic() + 60 * minutes
-    arrays = sampled(folder, rng)
-    while time.monotonic() < end:
-        name, steps, array = next(arrays)
-        codecs = [
-            Codec.of(
-                None if name is None else bbans.load_model(name),
-                steps=steps,
-                engine=str(rng.choice(ENGINES)),
-                threads=int(rng.integers(1, 4)),
-            )
-            for _ in range(2)
-        ]
-        data = codecs[0].compress(array, chunk_size=int(rng.integers(1, 300)))
-        back = codecs[1].decompress(data)
-        assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes()), (name, steps)
-        trips, images, sizes = trips + 1, images + len(array), sizes + array.nbytes
-    return {"minutes": minutes, "round_trips": trips, "images": images, "bytes": sizes}
+def kills(folder: Path) -> dict[str, dict[str, int]]:
+    """At how many calls compressing and decompressing were killed, and the new file was there at how many."""
+    counts = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        work, model = Path(temporary), shipped_models()[KILLED]
+        (work / "model").symlink_to(model)
+        np.save(work / "images.npy", test_images(folder, KILLED)[:8])
+        codec = Codec.of(bbans.load_model(KILLED))
+        (work / "images.bba").write_bytes(codec.compress(np.load(work / "images.npy"), 4))
+        for command in ("compress", "decompress"):
+            program = [
+                sys.executable,
+                Path(__file__).parent.parent / "tests" / "attacks" / "kills.py",
+                work,
+                command,
+                "target",
+            ]
+            points, replaced = subprocess.run(program, check=True, capture_output=True, text=True).stdout.split()
+            counts[command] = {"killed at": int(points), "new file": int(replaced)}
+    return counts
 
 
-def sampled(folder: Path, rng: np.random.Generator) -> Iterator[tuple[str | None, int, np.ndarray]]:
-    """A model, a number of steps, and images that are the model's, noise, or both."""
-    sets = {name: test_images(folder, name) for name in shipped()}
-    while True:
-        name = str(rng.choice(list(sets)))
-        count = int(rng.choice([0, 1, 2, 7, 60, 300]))
-        array = sets[name][rng.integers(0, len(sets[name]), count)]
-        noise = rng.random(count) < rng.choice([0, 0, 0.3, 1])
-        array[noise] = rng.integers(0, int(array.max(initial=1)) + 1, array[noise].shape)
-        steps = int(rng.choice([0, 0, 0, 1, 3])) if count < 10 or name.startswith("gg-mnist") else 0
-        yield (None if rng.random() < 0.05 else name), steps, array
+def main(data: Path, minutes: float) -> None:
+    counts = {kind: dict(outcomes) for kind, outcomes in attacks(data).items()}
+    sets = {name: test_images(data, name) for name in shipped()}
+    done = soak(sets, 60 * minutes, 100_000, np.random.default_rng())
+    soaked = {
+        "minutes": minutes,
+        "round_trips": done.round_trips,
+        "images": done.images,
+        "bytes": done.bytes,
+        "pairs_of_settings": len(done.pairs),
+    }
+    save("reliability", {"attacks": counts, "kills": kills(data), "soak": soaked})
 
 
 if __name__ == "__main__":
-    data = Path(sys.argv[1])
-    result = {"attacks": {kind: dict(outcomes) for kind, outcomes in attacks(data).items()}}
-    save("reliability", {**result, "soak": soak(data, float(sys.argv[2]) if len(sys.argv) > 2 else 10)})
+    main(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 10)
