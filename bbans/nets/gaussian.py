@@ -16,15 +16,24 @@ class DiagonalGaussian:
     mean: Tensor
     log_deviation: Tensor
 
+    def draw(self, samples: int, noise: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draws ``(samples, images, latents)``, through which gradients flow, and the log-density of each, ``(samples,
+        images)``.
+        """
+        shape = (samples, *self.mean.shape)
+        standard = torch.randn(shape, generator=noise, device=self.mean.device, dtype=self.mean.dtype)
+        z = self.mean + torch.exp(self.log_deviation) * standard
+        return z, self.log_prob(z)
+
     def sample(self, noise: torch.Generator | None = None) -> Tensor:
         """One draw for each image, through which gradients flow."""
-        standard = torch.randn(self.mean.shape, generator=noise, device=self.mean.device)
+        standard = torch.randn(self.mean.shape, generator=noise, device=self.mean.device, dtype=self.mean.dtype)
         return self.mean + torch.exp(self.log_deviation) * standard
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density of latents, summed to ``(images,)``."""
+        """Log-density of latents ``(..., images, latents)``, summed to ``(..., images)``."""
         standardized = (z - self.mean) * torch.exp(-self.log_deviation)
-        return -(0.5 * standardized**2 + self.log_deviation + 0.5 * math.log(2 * math.pi)).sum(1)
+        return -(0.5 * standardized**2 + self.log_deviation + 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def kl_to_prior(self) -> Tensor:
         """KL(q to N(0, I)) of each latent, ``(images, latents)``."""
