@@ -45,13 +45,17 @@ class Commands(click.Group):
     """The commands of this file, and those that are imported when they are asked for."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted([*super().list_commands(context), "bench"])
+        return sorted([*super().list_commands(context), "bench", "gaps"])
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name == "bench":
             from bbans.bench.cli import bench
 
             return bench
+        if name == "gaps":
+            from bbans.analysis.cli import gaps
+
+            return gaps
         return super().get_command(context, name)
 
 

@@ -87,7 +87,7 @@ class Recipe:
     encoder_hidden: tuple[int, ...] = field(default=(), repr=False)
     """...those of its encoder, if they are others..."""
     posterior: str = field(default="gaussian", repr=False)
-    """...and its posterior: ``gaussian``, or for analysis ``flow`` (:class:`bbans.nets.FlowVAE`), which can't be frozen."""
+    """...and its posterior: ``gaussian``, or ``flow`` (:class:`bbans.nets.FlowVAE`): to analyse, not to freeze."""
     context: ContextShape = field(default_factory=ContextShape)
     """The sizes of a context network..."""
     residual: ResidualShape = field(default_factory=ResidualShape)
@@ -144,8 +144,8 @@ class Recipe:
             self.free_bits or self.posteriors or (self.annealing_epochs and self.annealing == "kl")
         ):
             raise RecipeError(
-                f"{self.name}: a flow has no KL term of each latent and no further encoders; expected neither free_bits "
-                f"nor posteriors, and 'entropy' for annealing"
+                f"{self.name}: a flow has no KL term of each latent and no further encoders: expected no free_bits, no "
+                f"posteriors, and 'entropy' for annealing"
             )
 
     @property

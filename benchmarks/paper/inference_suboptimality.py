@@ -81,8 +81,8 @@ def network_of(cell: Cell, folder: Path, work: Path, images: int, epochs: int) -
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--work", type=click.Path(path_type=Path), default=Path("paper-work"), show_default=True)
-@click.option("--images", default=59000, show_default=True, help="To train on.")
-@click.option("--epochs", default=8, show_default=True, help="The poster: 3,280.")
+@click.option("--images", default=10000, show_default=True, help="To train on.")
+@click.option("--epochs", default=16, show_default=True, help="The poster: 3,280.")
 @click.option("--train-only", is_flag=True)
 def main(data: Path, work: Path, images: int, epochs: int, train_only: bool) -> None:
     for cell in CELLS:

@@ -1,0 +1,154 @@
+"""Posteriors that are fitted to one image alone, many images at a time: what an encoder would be at its best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Generator, Tensor, nn
+
+from bbans.analysis.estimates import LogJoint, elbo
+from bbans.nets import AuxiliaryFlow, DiagonalGaussian
+
+MEAN_MAXIMUM = 8.0
+"""Coding knows no means beyond."""
+LOG_DEVIATION_MINIMUM, LOG_DEVIATION_MAXIMUM = -8.0, 2.0
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How a posterior is fitted: rounds of Adam's steps, at a rate that falls to 0 in each, until one gains little."""
+
+    steps: int = 200
+    """Of a round."""
+    rounds: int = 5
+    """At most."""
+    samples: int = 8
+    """Of each image in a step."""
+    learning_rate: float = 0.05
+    tolerance: float = 0.02
+    """Nats an image: the last round is the one that gains less on average."""
+    checked: int = 100
+    """Samples of each image that tell what a round gained; always the same."""
+
+
+class Fitted(Protocol):
+    """A module with parameters for each image: their first axis."""
+
+    def draw(self, samples: int, noise: Generator, path_only: bool = False, /) -> tuple[Tensor, Tensor]:
+        """See :class:`bbans.analysis.estimates.Posterior`. With ``path_only`` the gradient may leave out what log q
+        depends on parameters by other ways than through z, which is 0 on average.
+        """
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What is fitted."""
+
+
+Kind = TypeVar("Kind", bound=Fitted)
+
+
+class ImageGaussian(nn.Module):
+    """A diagonal Gaussian for each image (IS-2), moved away from where it started, in units of its deviations."""
+
+    def __init__(self, start: DiagonalGaussian) -> None:
+        super().__init__()
+        self.start = DiagonalGaussian(start.mean.detach(), start.log_deviation.detach())
+        self.move = nn.Parameter(torch.zeros_like(self.start.mean))
+        self.growth = nn.Parameter(torch.zeros_like(self.start.mean))
+
+    @property
+    def gaussian(self) -> DiagonalGaussian:
+        """The Gaussians, within what coding knows."""
+        mean = self.start.mean + torch.exp(self.start.log_deviation) * self.move
+        log_deviation = self.start.log_deviation + self.growth
+        return DiagonalGaussian(
+            mean.clamp(-MEAN_MAXIMUM, MEAN_MAXIMUM), log_deviation.clamp(LOG_DEVIATION_MINIMUM, LOG_DEVIATION_MAXIMUM)
+        )
+
+    def draw(self, samples: int, noise: Generator, path_only: bool = False) -> tuple[Tensor, Tensor]:
+        q = self.gaussian
+        z, log_q = q.draw(samples, noise)
+        if path_only:
+            log_q = DiagonalGaussian(q.mean.detach(), q.log_deviation.detach()).log_prob(z)
+        return z, log_q
+
+
+class ImageFlow(nn.Module):
+    """A flow with auxiliary variables for each image (IS-3), that starts as a Gaussian."""
+
+    def __init__(self, start: DiagonalGaussian, hidden: int, noise: Generator) -> None:
+        super().__init__()
+        self.gaussian = ImageGaussian(start)
+        images, latents = start.mean.shape
+        like = self.gaussian.start.mean
+        self.flow = AuxiliaryFlow(lambda: ImageNetworks(images, latents, hidden, like, noise))
+
+    def draw(self, samples: int, noise: Generator, path_only: bool = False) -> tuple[Tensor, Tensor]:
+        """The couplings see and move latents in units of the Gaussian they start from."""
+        q = self.gaussian.gaussian
+        u = torch.randn((samples, *q.mean.shape), generator=noise, device=q.mean.device, dtype=q.mean.dtype)
+        moved, change = self.flow(u, noise)
+        log_q = DiagonalGaussian(torch.zeros_like(q.mean), torch.zeros_like(q.mean)).log_prob(u)
+        return q.mean + torch.exp(q.log_deviation) * moved, log_q - q.log_deviation.sum(-1) + change
+
+
+class ImageNetworks(nn.Module):
+    """One network of one hidden layer for each image; its outputs start at 0."""
+
+    def __init__(self, images: int, latents: int, hidden: int, like: Tensor, noise: Generator) -> None:
+        super().__init__()
+        weight = torch.randn((images, latents, hidden), generator=noise, device=like.device, dtype=like.dtype)
+        self.first = nn.Parameter(weight / math.sqrt(latents))
+        self.first_bias = nn.Parameter(like.new_zeros(images, hidden))
+        self.last = nn.Parameter(like.new_zeros(images, hidden, 2 * latents))
+        self.last_bias = nn.Parameter(like.new_zeros(images, 2 * latents))
+
+    def forward(self, z: Tensor) -> Tensor:
+        hidden = torch.tanh(torch.matmul(z.transpose(0, 1), self.first) + self.first_bias[:, None])
+        return (torch.matmul(hidden, self.last) + self.last_bias[:, None]).transpose(0, 1)
+
+
+def fit_gaussian(log_joint: LogJoint, start: DiagonalGaussian, how: Fitting, noise: Generator) -> ImageGaussian:
+    """The diagonal Gaussians that maximize the ELBO of their images (IS-2), from ``start``."""
+    return _fitted(log_joint, ImageGaussian(start), how, noise)
+
+
+def fit_flow(
+    log_joint: LogJoint, start: DiagonalGaussian, how: Fitting, noise: Generator, hidden: int = 32
+) -> ImageFlow:
+    """The flows that maximize the ELBO of their images (IS-3), from Gaussians that do."""
+    return _fitted(log_joint, ImageFlow(start, hidden, noise), how, noise)
+
+
+def _fitted(log_joint: LogJoint, posterior: Kind, how: Fitting, noise: Generator) -> Kind:
+    parameters = list(posterior.parameters())
+    seed = int(torch.randint(1 << 62, (), generator=noise, device=noise.device))
+
+    def reached() -> Tensor:
+        return elbo(log_joint, posterior, how.checked, Generator(noise.device).manual_seed(seed)).value
+
+    best = reached()
+    for _ in range(how.rounds):
+        before = [parameter.detach().clone() for parameter in parameters]
+        optimizer = torch.optim.Adam(parameters, lr=how.learning_rate)
+        for step in range(how.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = how.learning_rate * 0.5 * (1 + math.cos(math.pi * step / how.steps))
+            z, log_q = posterior.draw(how.samples, noise, True)
+            loss = (log_q - log_joint(z)).mean(0).sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        now = reached()
+        worse = ~(now > best)
+        with torch.no_grad():  # what a round made worse goes back
+            for parameter, old in zip(parameters, before, strict=True):
+                parameter[worse] = old[worse]
+        gain = (now - best).clamp(min=0).nan_to_num()
+        best = best + gain
+        if float(gain.mean()) < how.tolerance:
+            break
+    return posterior
