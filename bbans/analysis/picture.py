@@ -50,8 +50,7 @@ def draw(
     log_joint = log_joint_of(network, pixels)
     fitted = fit_gaussian(log_joint, start, effort.gaussian, noise).gaussian
     best = DiagonalGaussian(fitted.mean.detach(), fitted.log_deviation.detach())
-    with torch.no_grad():
-        flow = fit_flow(log_joint, best, effort.flow, noise).draw(DRAWN, noise)[0].cpu().numpy()
+    flow = fit_flow(log_joint, best, effort.flow, noise).draw(DRAWN, noise)[0].detach().cpu().numpy()
     deviation = torch.exp(torch.stack([start.log_deviation, best.log_deviation]))
     means = torch.stack([start.mean, best.mean])
     low, high = (means - REACH * deviation).amin(0), (means + REACH * deviation).amax(0)
