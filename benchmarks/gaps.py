@@ -38,7 +38,7 @@ def compare(name: str, folder: Path) -> list[dict[str, object]]:
     network = thaw(model)[posterior]
     counts = (1000, 10_000) if isinstance(model.decoder, Network) else (1000,)
     images = test_images(folder, name)[: counts[-1]]
-    x = images.reshape(len(images), -1).astype(np.int64)
+    x = images.reshape(len(images), -1)
     nats = []
     noise = torch.Generator().manual_seed(0)
     for part in np.split(x, len(x) // BATCH):
@@ -49,7 +49,7 @@ def compare(name: str, folder: Path) -> list[dict[str, object]]:
     elbo = np.concatenate(nats) / math.log(2) / model.pixels
     rows: list[dict[str, object]] = []
     for count in counts:
-        file = 8 * len(bbans.Codec.of(model).chunk_coder().encode(x[:count])) / (count * model.pixels)
+        file = 8 * len(bbans.Codec.of(model).chunk_coder().encode(x[:count].astype(np.int64))) / (count * model.pixels)
         own = float(elbo[:count].mean())
         rows.append({"images": count, "file": file, "elbo": own, "file_over_elbo": file / own - 1})
         print(name, rows[-1], flush=True)

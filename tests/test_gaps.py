@@ -176,7 +176,7 @@ def test_a_file_costs_what_the_elbo_says() -> None:
     """A file of 1,000 images costs half a percent more than a large one, for what it takes to begin."""
     model = bbans.load_model("gg-mnist-binary")
     images = bbans.sample_images(model, 1000, seed=5)
-    x = images.reshape(1000, -1).astype(np.int64)
+    x = images.reshape(1000, -1)
     coded = coded_posteriors(model, "amortized", x, (10,), engine_named("numpy"), torch.device("cpu"))
     log_joint = log_joint_of(thaw(model)["amortized"], torch.from_numpy(x).float())
     bounds = measure_encoders(log_joint, coded, 2, Generator().manual_seed(0))
@@ -306,7 +306,7 @@ def test_two_latents_are_drawn(tmp_path: Path) -> None:
 def test_amortization_is_measured_alone(binary_model: Model) -> None:
     from bbans.analysis.run import Analysis
 
-    x = random_images(binary_model, 4).reshape(4, -1).astype(np.int64)
+    x = random_images(binary_model, 4).reshape(4, -1)
     effort = Effort(gaussian=Fitting(steps=50, rounds=1))
     measured = Analysis.of(binary_model, effort=effort).measure_amortization(x)
     gap = measured.gaps("amortized")

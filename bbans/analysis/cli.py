@@ -116,8 +116,7 @@ def gaps(
         if fit_steps and "fitted_encoders" not in record.parts:
             how = EncoderFitting(fit_steps)
             with _progress(3 * fit_steps, "fitting encoders", quiet) as progress:
-                pixels = analysis.pixels(seen)
-                networks = fit_encoders(analysis.network, frozen, pixels, how, seed, lambda: progress(1))
+                networks = fit_encoders(analysis, seen, how, lambda: progress(1))
             record.batches(
                 "fitted_encoders",
                 x,
@@ -172,9 +171,9 @@ class Record:
     def batches(
         self,
         name: str,
-        x: NDArray[np.int64],
+        x: NDArray[np.uint8],
         size: int,
-        measure: Callable[[NDArray[np.int64], int], Measured],
+        measure: Callable[[NDArray[np.uint8], int], Measured],
         progress: Progress,
     ) -> Measured:
         """Measure what is missing of images, batch after batch, and return all."""
@@ -221,8 +220,8 @@ def _device(name: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
-def _read(path: Path, model: Model, count: int | None) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """The first ``count`` images as the model takes them, int64 ``(images, pixels)``, and as they are."""
+def _read(path: Path, model: Model, count: int | None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The first ``count`` images as the model takes them, uint8 ``(images, pixels)``, and as they are."""
     import numpy as np
 
     from bbans.errors import ArrayError
@@ -236,7 +235,7 @@ def _read(path: Path, model: Model, count: int | None) -> tuple[NDArray[np.int64
             f"{path}: model {model.name} takes two or more images of shape {model.image_shape} with {model.symbols} "
             f"values, got an array of shape {array.shape} with values {array.min()} to {array.max()}"
         )
-    return to_symbols(array, scale).reshape(images, -1).astype(np.int64), array
+    return to_symbols(array, scale).reshape(images, -1), array
 
 
 def _file_size(model: Model, posterior: str, array: NDArray[np.uint8]) -> tuple[int, str]:
@@ -264,7 +263,7 @@ def _figure(plot: Path | None, model: Model) -> Any:
     return figure
 
 
-def _draw(figure: Any, plot: Path, analysis: Analysis, x: NDArray[np.int64], measured: Measured) -> None:
+def _draw(figure: Any, plot: Path, analysis: Analysis, x: NDArray[np.uint8], measured: Measured) -> None:
     from torch import Generator
 
     from bbans.analysis.coded import coded_posteriors

@@ -11,10 +11,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from bbans.model import Model
+from bbans.analysis.run import Analysis, Images
 from bbans.nets import VAE
 from bbans.nets.residual import ResidualBlock
 from bbans.sampling import sample_images
@@ -36,14 +37,14 @@ class EncoderFitting:
 
 
 def fit_encoders(
-    network: VAE, model: Model, pixels: Tensor, how: EncoderFitting, seed: int, progress: Callable[[], object]
+    analysis: Analysis, images: Images, how: EncoderFitting, progress: Callable[[], object]
 ) -> dict[str, VAE]:
-    """Networks with the encoders, by their name.
+    """Networks with the encoders, by their name, fitted to training images uint8 ``(images, pixels)``.
 
-    ``network`` is the thawed ``model``, ``pixels`` are training images, float ``(images, pixels)``; ``progress`` is
-    called after each step.
+    ``progress`` is called after each step.
     """
-    dreams = torch.from_numpy(sample_images(model, DREAMS, seed).reshape(DREAMS, -1)).to(pixels)
+    network, seed = analysis.network, analysis.seed
+    dreams = analysis.pixels(sample_images(analysis.model, DREAMS, seed).reshape(DREAMS, -1))
     objectives: dict[str, tuple[bool, Objective]] = {
         FURTHER: (False, wake),
         LARGER: (True, wake),
@@ -55,31 +56,21 @@ def fit_encoders(
         if larger:
             assert isinstance(candidate.encoder, nn.Sequential)
             with torch.random.fork_rng(devices=[]):  # layers are born with random weights
-                candidate.encoder = Beside(candidate.encoder, Generator().manual_seed(seed)).to(pixels.device)
+                candidate.encoder = Beside(candidate.encoder, Generator().manual_seed(seed)).to(analysis.device)
         candidate.encoder.requires_grad_(True)
-        _fit(candidate, objective, pixels, how, Generator(pixels.device).manual_seed(seed), progress)
+        optimizer = torch.optim.Adam(candidate.encoder.parameters(), lr=how.learning_rate)
+        noise = Generator(analysis.device).manual_seed(seed)
+        order = np.random.default_rng(seed)
+        for step in range(how.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = how.learning_rate * 0.5 * (1 + math.cos(math.pi * step / how.steps))
+            batch = analysis.pixels(images[order.integers(len(images), size=BATCH)])
+            optimizer.zero_grad(set_to_none=True)
+            objective(candidate, batch, step, noise).mean().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            progress()
         fitted[name] = candidate.requires_grad_(False)
     return fitted
-
-
-def _fit(
-    network: VAE,
-    objective: Objective,
-    pixels: Tensor,
-    how: EncoderFitting,
-    noise: Generator,
-    progress: Callable[[], object],
-) -> None:
-    optimizer = torch.optim.Adam(network.encoder.parameters(), lr=how.learning_rate)
-    for step in range(how.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = how.learning_rate * 0.5 * (1 + math.cos(math.pi * step / how.steps))
-        chosen = torch.randint(len(pixels), (BATCH,), generator=noise, device=pixels.device)
-        loss = objective(network, pixels[chosen], step, noise).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        progress()
 
 
 class Beside(nn.Module):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from bbans.analysis.coded import coded_posteriors
@@ -21,11 +22,12 @@ from bbans.analysis.gaps import (
     measure_gaussian,
 )
 from bbans.analysis.thaw import thaw
-from bbans.intervals.distribution import Symbols
 from bbans.model import Model
 from bbans.nets import VAE
 from bbans.portable.engine import Engine
 from bbans.portable.engines import engine_named
+
+Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +61,8 @@ class Analysis:
         engine = engine_named("auto", device)
         return Analysis(model, posterior, network, engine, torch.device(device), steps, effort or Effort(), seed)
 
-    def measure(self, x: Symbols, first: int = 0) -> Measured:
-        """All there is to measure of images int64 ``(images, pixels)``; ``first`` is the number of the first.
+    def measure(self, x: Images, first: int = 0) -> Measured:
+        """All there is to measure of images uint8 ``(images, pixels)``; ``first`` is the number of the first.
 
         Nothing depends on other images, so that a run in batches can stop between any two and go on.
         """
@@ -69,7 +71,7 @@ class Analysis:
         encoders = measure_encoders(log_joint, coded, self.effort.elbo_samples, noise)
         return Measured(encoders, measure_bounds(log_joint, coded[self.posterior], self.effort, noise))
 
-    def measure_amortization(self, x: Symbols, first: int = 0) -> Measured:
+    def measure_amortization(self, x: Images, first: int = 0) -> Measured:
         """Only what the amortization gap takes: L[q] and the best Gaussian (GG-8)."""
         log_joint, noise = self._start(x, first)
         coded = coded_posteriors(self.model, self.posterior, x, (), self.engine, self.device)
@@ -77,16 +79,16 @@ class Analysis:
         best = measure_gaussian(log_joint, coded[self.posterior], self.effort, noise)[1]
         return Measured(encoders, {GAUSSIAN: best})
 
-    def measure_fitted(self, x: Symbols, networks: Mapping[str, VAE], first: int = 0) -> Measured:
+    def measure_fitted(self, x: Images, networks: Mapping[str, VAE], first: int = 0) -> Measured:
         """L[q] of the encoders of other networks, with the noise that the model's own were measured with."""
         log_joint, noise = self._start(x, first)
         amortized = {name: Amortized(network, self.pixels(x)) for name, network in networks.items()}
         return Measured(measure_encoders(log_joint, amortized, self.effort.elbo_samples, noise), {})
 
-    def pixels(self, x: Symbols) -> Tensor:
+    def pixels(self, x: Images) -> Tensor:
         """As networks take them."""
         return torch.from_numpy(x.astype(np.float32)).to(self.device)
 
-    def _start(self, x: Symbols, first: int) -> tuple[LogJoint, Generator]:
+    def _start(self, x: Images, first: int) -> tuple[LogJoint, Generator]:
         noise = Generator(self.device).manual_seed(self.seed * 1_000_003 + first)
         return log_joint_of(self.network, self.pixels(x)), noise
