@@ -45,7 +45,7 @@ Progress = Callable[[int], object]
 @click.option("--temperatures", type=click.IntRange(2), default=100, show_default=True, metavar="N",
               help="Of annealed importance sampling.")  # fmt: skip
 @click.option("--fitting-steps", type=click.IntRange(1), default=200, show_default=True, metavar="N",
-              help="Of a round in which posteriors are fitted to single images.")  # fmt: skip
+              help="Of a round in which Gaussians are fitted to single images; flows get twice as many.")  # fmt: skip
 @click.option("--batch", type=click.IntRange(1), default=25, show_default=True, metavar="N",
               help="Images at once, after which a run can go on.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)

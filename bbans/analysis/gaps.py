@@ -24,7 +24,7 @@ from bbans.analysis.estimates import (
     elbo,
     importance_weighted,
 )
-from bbans.analysis.posteriors import Fitting, fit_flow, fit_gaussian
+from bbans.analysis.posteriors import Fitting, ImageFlow, fit_flow, fit_gaussian
 from bbans.nets import VAE, DiagonalGaussian
 
 GAUSSIAN, FLOW = "optimal Gaussian", "optimal flow"
@@ -103,7 +103,9 @@ class Effort:
 
     elbo_samples: int = 200
     gaussian: Fitting = field(default_factory=Fitting)
-    flow: Fitting = field(default_factory=lambda: Fitting(learning_rate=0.01, rounds=4))
+    flow: Fitting = field(default_factory=lambda: Fitting(steps=400, rounds=3, samples=16, learning_rate=0.005))
+    flow_hidden: int = 32
+    """Units of each of a flow's networks."""
     importance_samples: int = 5000
     annealing: Annealing = field(default_factory=Annealing)
 
@@ -114,7 +116,7 @@ class Effort:
         return replace(
             usual,
             gaussian=replace(usual.gaussian, steps=fitting_steps),
-            flow=replace(usual.flow, steps=fitting_steps),
+            flow=replace(usual.flow, steps=2 * fitting_steps),
             importance_samples=importance_samples,
             annealing=replace(usual.annealing, temperatures=temperatures),
         )
@@ -166,14 +168,15 @@ def measure_gaussian(
 
 
 def measure_bounds(
-    log_joint: LogJoint, start: DiagonalGaussian, effort: Effort, noise: Generator
+    log_joint: LogJoint, start: DiagonalGaussian, effort: Effort, noise: Generator, flow: ImageFlow | None = None
 ) -> dict[str, Estimate]:
     """L[q*] of a Gaussian (IS-2) and of a flow (IS-3), and both estimates of log p(x) (IS-4).
 
-    The importance-weighted bound draws from the flow, annealed importance sampling starts from the Gaussian.
+    The Gaussian is fitted from ``start``; the flow from ``flow``, or else from the best Gaussian. The
+    importance-weighted bound draws from the flow, annealed importance sampling starts from the Gaussian.
     """
     gaussian, of_gaussian = measure_gaussian(log_joint, start, effort, noise)
-    flow = fit_flow(log_joint, gaussian, effort.flow, noise)
+    flow = fit_flow(log_joint, flow or ImageFlow.of_gaussian(gaussian, effort.flow_hidden, noise), effort.flow, noise)
     return {
         GAUSSIAN: of_gaussian,
         FLOW: elbo(log_joint, flow, effort.elbo_samples, noise),

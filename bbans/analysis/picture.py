@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from bbans.analysis.estimates import log_joint_of
 from bbans.analysis.gaps import AMORTIZATION, APPROXIMATION, INFERENCE, Effort
-from bbans.analysis.posteriors import fit_flow, fit_gaussian
+from bbans.analysis.posteriors import ImageFlow, fit_flow, fit_gaussian
 from bbans.errors import AnalysisError
 from bbans.nets import VAE, DiagonalGaussian
 
@@ -50,7 +50,8 @@ def draw(
     log_joint = log_joint_of(network, pixels)
     fitted = fit_gaussian(log_joint, start, effort.gaussian, noise).gaussian
     best = DiagonalGaussian(fitted.mean.detach(), fitted.log_deviation.detach())
-    flow = fit_flow(log_joint, best, effort.flow, noise).draw(DRAWN, noise)[0].detach().cpu().numpy()
+    fitted_flow = fit_flow(log_joint, ImageFlow.of_gaussian(best, effort.flow_hidden, noise), effort.flow, noise)
+    flow = fitted_flow.draw(DRAWN, noise)[0].detach().cpu().numpy()
     deviation = torch.exp(torch.stack([start.log_deviation, best.log_deviation]))
     means = torch.stack([start.mean, best.mean])
     low, high = (means - REACH * deviation).amin(0), (means + REACH * deviation).amax(0)

@@ -11,7 +11,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from bbans.analysis.estimates import LogJoint, elbo
-from bbans.nets import AuxiliaryFlow, DiagonalGaussian
+from bbans.nets import AuxiliaryFlow, DiagonalGaussian, FlowVAE
+from bbans.nets.context import of_kind
+from bbans.nets.flow import SeeingNetwork
 
 MEAN_MAXIMUM = 8.0
 """Coding knows no means beyond."""
@@ -77,34 +79,78 @@ class ImageGaussian(nn.Module):
 
 
 class ImageFlow(nn.Module):
-    """A flow with auxiliary variables for each image (IS-3), that starts as a Gaussian."""
+    """A flow with auxiliary variables for each image (IS-3)."""
 
-    def __init__(self, start: DiagonalGaussian, hidden: int, noise: Generator) -> None:
+    def __init__(self, start: DiagonalGaussian, flow: AuxiliaryFlow, standardized: bool) -> None:
+        """``flow`` has networks for each image; what it sees and moves is ``standardized`` by the Gaussian or not."""
         super().__init__()
         self.gaussian = ImageGaussian(start)
-        images, latents = start.mean.shape
-        like = self.gaussian.start.mean
-        self.flow = AuxiliaryFlow(lambda: ImageNetworks(images, latents, hidden, like, noise))
+        self.flow = flow
+        self.standardized = standardized
+
+    @staticmethod
+    def of_gaussian(start: DiagonalGaussian, hidden: int, noise: Generator) -> ImageFlow:
+        """One that is still nothing but a Gaussian."""
+        return ImageFlow(start, AuxiliaryFlow(lambda: ImageNetworks.drawn(start.mean, hidden, noise)), True)
+
+    @staticmethod
+    def of_network(network: FlowVAE, pixels: Tensor) -> ImageFlow:
+        """Those that a network's amortized flow is for images, float ``(images, pixels)``."""
+        q, features = network.seen(pixels)
+        amortized = (*network.flow.of_latents, *network.flow.of_auxiliary, network.flow.reverse)
+        each = iter(amortized)
+
+        def next_one() -> ImageNetworks:
+            seeing = next(each)
+            assert isinstance(seeing, SeeingNetwork)
+            return ImageNetworks.seeing(seeing, features.detach())
+
+        return ImageFlow(q, AuxiliaryFlow(next_one, len(network.flow.of_latents)), False)
 
     def draw(self, samples: int, noise: Generator, path_only: bool = False) -> tuple[Tensor, Tensor]:
-        """The couplings see and move latents in units of the Gaussian they start from."""
         q = self.gaussian.gaussian
-        u = torch.randn((samples, *q.mean.shape), generator=noise, device=q.mean.device, dtype=q.mean.dtype)
-        moved, change = self.flow(u, noise)
-        log_q = DiagonalGaussian(torch.zeros_like(q.mean), torch.zeros_like(q.mean)).log_prob(u)
-        return q.mean + torch.exp(q.log_deviation) * moved, log_q - q.log_deviation.sum(-1) + change
+        if not self.standardized:
+            z, log_q = q.draw(samples, noise)
+            z, change = self.flow(z, noise)
+            return z, log_q + change
+        standard = DiagonalGaussian(torch.zeros_like(q.mean), torch.zeros_like(q.mean))
+        u, log_q = standard.draw(samples, noise)
+        u, change = self.flow(u, noise)
+        return q.mean + torch.exp(q.log_deviation) * u, log_q + change - q.log_deviation.sum(-1)
 
 
 class ImageNetworks(nn.Module):
-    """One network of one hidden layer for each image; its outputs start at 0."""
+    """One network of one hidden layer for each image."""
 
-    def __init__(self, images: int, latents: int, hidden: int, like: Tensor, noise: Generator) -> None:
+    def __init__(self, first: Tensor, first_bias: Tensor, last: Tensor, last_bias: Tensor) -> None:
+        """``(images, inputs, hidden)``, ``(images, hidden)``, ``(images, hidden, outputs)``, ``(images, outputs)``."""
         super().__init__()
-        weight = torch.randn((images, latents, hidden), generator=noise, device=like.device, dtype=like.dtype)
-        self.first = nn.Parameter(weight / math.sqrt(latents))
-        self.first_bias = nn.Parameter(like.new_zeros(images, hidden))
-        self.last = nn.Parameter(like.new_zeros(images, hidden, 2 * latents))
-        self.last_bias = nn.Parameter(like.new_zeros(images, 2 * latents))
+        self.first, self.first_bias = nn.Parameter(first), nn.Parameter(first_bias)
+        self.last, self.last_bias = nn.Parameter(last), nn.Parameter(last_bias)
+
+    @staticmethod
+    def drawn(like: Tensor, hidden: int, noise: Generator) -> ImageNetworks:
+        """For latents such as ``like``, with random hidden units, and outputs of 0."""
+        images, latents = like.shape
+        first = torch.randn((images, latents, hidden), generator=noise, device=like.device, dtype=like.dtype)
+        return ImageNetworks(
+            first / math.sqrt(latents),
+            like.new_zeros(images, hidden),
+            like.new_zeros(images, hidden, 2 * latents),
+            like.new_zeros(images, 2 * latents),
+        )
+
+    @staticmethod
+    def seeing(network: SeeingNetwork, features: Tensor) -> ImageNetworks:
+        """What an amortized network is for images with these features, ``(images, features)``."""
+        first, last = of_kind(nn.Linear, network.layers)
+        images, latents = len(features), first.in_features - features.shape[1]
+        return ImageNetworks(
+            first.weight[:, :latents].T.expand(images, -1, -1).clone(),
+            features @ first.weight[:, latents:].T + first.bias,
+            last.weight.T.expand(images, -1, -1).clone(),
+            last.bias.expand(images, -1).clone(),
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         hidden = torch.tanh(torch.matmul(z.transpose(0, 1), self.first) + self.first_bias[:, None])
@@ -116,11 +162,9 @@ def fit_gaussian(log_joint: LogJoint, start: DiagonalGaussian, how: Fitting, noi
     return _fitted(log_joint, ImageGaussian(start), how, noise)
 
 
-def fit_flow(
-    log_joint: LogJoint, start: DiagonalGaussian, how: Fitting, noise: Generator, hidden: int = 32
-) -> ImageFlow:
-    """The flows that maximize the ELBO of their images (IS-3), from Gaussians that do."""
-    return _fitted(log_joint, ImageFlow(start, hidden, noise), how, noise)
+def fit_flow(log_joint: LogJoint, start: ImageFlow, how: Fitting, noise: Generator) -> ImageFlow:
+    """The flows that maximize the ELBO of their images (IS-3), from ``start``, which is changed."""
+    return _fitted(log_joint, start, how, noise)
 
 
 def _fitted(log_joint: LogJoint, posterior: Kind, how: Fitting, noise: Generator) -> Kind:

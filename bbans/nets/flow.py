@@ -75,9 +75,8 @@ class SeeingNetwork(nn.Module):
 
     def __init__(self, latents: int, features: int, hidden: int) -> None:
         super().__init__()
-        self.layers = multilayer_perceptron(latents + features, [hidden], 2 * latents)
-        last = self.layers[-1]
-        assert isinstance(last, nn.Linear)
+        last = nn.Linear(hidden, 2 * latents)
+        self.layers = nn.Sequential(nn.Linear(latents + features, hidden), nn.Tanh(), last)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
@@ -105,10 +104,10 @@ class FlowVAE(FullyConnectedVAE):
         self.flow = AuxiliaryFlow(lambda: SeeingNetwork(latents, FEATURES, HIDDEN))
 
     def posterior(self, pixels: Tensor) -> DiagonalGaussian:
-        return self._seen(pixels)[0]
+        return self.seen(pixels)[0]
 
     def draw(self, pixels: Tensor, samples: int, noise: Generator | None = None) -> tuple[Tensor, Tensor]:
-        q, features = self._seen(pixels)
+        q, features = self.seen(pixels)
         start, log_q = q.draw(samples, noise)
         z, change = self.flow(start, noise, features)
         return z, log_q + change
@@ -126,7 +125,7 @@ class FlowVAE(FullyConnectedVAE):
         z, log_q = (drawn[0] for drawn in self.draw(pixels, 1, noise))
         return self.log_likelihood(pixels, z) + _log_normal(z) - entropy_weight * log_q
 
-    def _seen(self, pixels: Tensor) -> tuple[DiagonalGaussian, Tensor]:
+    def seen(self, pixels: Tensor) -> tuple[DiagonalGaussian, Tensor]:
         """Where the flow starts, and what its networks see of an image."""
         outputs = self.encoder(self.encoder_input(pixels))
         return gaussian_of_outputs(outputs[:, : 2 * self.latents]), torch.relu(outputs[:, 2 * self.latents :])
