@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bbans.bench import report
+
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 
@@ -265,6 +267,39 @@ def paper_compression() -> str:
     return "\n".join(lines)
 
 
+def paper_suboptimality() -> str:
+    found = result("paper-inference-suboptimality")
+    rows = ("log p(x)", "L[q*_Flow]", "L[q*_FFG]", "L[q]", "approximation gap", "amortization gap", "inference gap")
+    lines = ["| data | encoder | trained with | " + " | ".join(rows) + " |", "| --- " * (3 + len(rows)) + "|"]
+    for column in found["columns"]:
+        cells = [
+            f"{column['nats'][row]['mean']:.2f} ± {column['nats'][row]['error']:.2f} ({column['poster'][row]:.2f})"
+            for row in rows
+        ]
+        family = {"gaussian": "FFG", "flow": "Flow"}[column["family"]]
+        lines.append(f"| {column['data']} | {column['encoder']} | {family} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def gaps_files() -> str:
+    lines = [
+        "| model | images | file at K = 0, bits/dim | L[q], bits/dim | file over L[q] |",
+        "| --- " * 5 + "|",
+    ]
+    lines += [
+        f"| `{name}` | {row['images']:,} | {row['file']:.4f} | {row['elbo']:.4f} | {row['file_over_elbo']:+.2%} |"
+        for name, rows in result("gaps-files")["models"].items()
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def gaps_example() -> str:
+    one = result("gaps-gg-mnist-binary")
+    header = ["", "nats", "±", "bits/dim", "of the file"]
+    return "\n".join(["```", report.table(header, one["table"], names=1), "", *one["verdict"], "```"])
+
+
 def attacks() -> str:
     columns = ("tried", "refused", "harmless", "crashes", "late", "silent errors")
     lines = [f"| attack | {' | '.join(columns)} |", "| --- " * (1 + len(columns)) + "|"]
@@ -300,11 +335,13 @@ TABLES: dict[Path, dict[str, Callable[[], str]]] = {
         "own": own,
     },
     README.parent / "docs" / "reliability.md": {"attacks": attacks, "soak": soak},
+    README.parent / "docs" / "gaps.md": {"gaps-example": gaps_example, "gaps-files": gaps_files},
     HERE / "paper" / "README.md": {
         "curves": paper_curves,
         "overfitting": paper_overfitting,
         "denoising": paper_denoising,
         "compression": paper_compression,
+        "suboptimality": paper_suboptimality,
     },
 }
 
