@@ -38,6 +38,7 @@ from bbans.analysis.gaps import (
 )
 from bbans.analysis.posteriors import Fitting
 from bbans.analysis.thaw import thaw
+from bbans.analysis.verdict import Units, verdict
 from bbans.cli import main
 from bbans.errors import RecipeError
 from bbans.evaluated import EvaluatedModel
@@ -53,9 +54,9 @@ from bbans.training.run import run
 EFFORT = Effort(
     elbo_samples=400,
     gaussian=Fitting(steps=80, rounds=3),
-    flow=Fitting(steps=150, rounds=3, learning_rate=0.03),
+    flow=Fitting(steps=120, rounds=3, learning_rate=0.03),
     importance_samples=4000,
-    annealing=Annealing(chains=32, temperatures=80, leapfrog=3),
+    annealing=Annealing(chains=32, temperatures=60, leapfrog=3),
 )
 
 
@@ -245,7 +246,7 @@ def test_the_command_goes_on_where_it_stopped(model_folder: Path, binary_model: 
     assert status == 0, said
     for expected in ("L[q], amortized", "amortized, K = 1", "optimal flow", "amortization gap", "Verdict: "):
         assert expected in said
-    for expected in ("fitted half-asleep: saves", "three times as wide: saves", "On training images it misses"):
+    for expected in ("fitted half-asleep: saves", "three times as wide: saves", "On training images the encoder is"):
         assert expected in said
     whole = json.loads(output.read_text())
     assert len(whole["measured"]["images"]["optima"]["optimal Gaussian"]["nats"]) == 5
@@ -311,3 +312,31 @@ def test_amortization_is_measured_alone(binary_model: Model) -> None:
     measured = Analysis.of(binary_model, effort=effort).measure_amortization(x)
     gap = measured.gaps("amortized")
     assert list(gap) == [AMORTIZATION] and float(gap[AMORTIZATION].min()) > -0.5
+
+
+def test_the_verdict_names_what_was_measured() -> None:
+    """The least that saves almost as much as the most; nothing, where nothing is to be won."""
+    noise = Generator().manual_seed(0)
+    best = -100 + torch.randn(50, generator=noise)
+
+    def estimates(**away: float) -> dict[str, Estimate]:
+        return {
+            name: Estimate(best - nats + 0.01 * torch.randn(50, generator=noise), torch.zeros(50))
+            for name, nats in away.items()
+        }
+
+    optima = estimates(gaussian=0.0, flow=-0.1, importance=-0.3, annealed=-0.4)
+    optima = dict(zip((GAUSSIAN, FLOW, IMPORTANCE, ANNEALED), optima.values(), strict=True))
+    units = Units(784, 105.0)
+
+    def concluded(**away: float) -> str:
+        encoders = {name.replace("_", " "): estimate for name, estimate in estimates(**away).items()}
+        named = {f"own, K = {name[1:]}" if name.startswith("K") else name: one for name, one in encoders.items()}
+        return verdict(Measured(named, optima), "own", (1, 5, 10), units)[-1]
+
+    assert concluded(own=0.1, K1=0.05) == "Verdict: nothing: what is to be won is less than 0.5% of the file."
+    assert "--steps 5, which refines the posterior: 5.7" in concluded(own=4.0, K1=2.0, K5=0.03, K10=0.0)
+    assert concluded(own=4.0, K5=0.0, asleep=2.0).endswith("Or --posterior asleep: 1.90%.")
+    assert "train a larger encoder" in concluded(own=4.0, fitted_further=3.0, three_times_as_wide=1.0, K1=3.9)
+    assert "train the encoder for longer" in concluded(own=4.0, fitted_further=1.0, three_times_as_wide=1.0)
+    assert concluded(own=4.0, K1=4.0).startswith("Verdict: a better encoder; nothing")

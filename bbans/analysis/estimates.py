@@ -21,7 +21,7 @@ LogJoint = Callable[[Tensor], Tensor]
 
 ROWS = 2000
 """Decoders are evaluated for at most so many latents at once, if memory allows no more."""
-PIXELS = 1 << 20
+PIXELS = 1 << 18
 """Nor for more pixels than this."""
 ACCEPTANCE = 0.8
 """Of Hamiltonian proposals, what the size of the steps aims at..."""

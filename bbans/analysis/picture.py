@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LATENTS = 2
-GRID = 80
+GRID = 60
 """Points to a side."""
 REACH = 4.0
 """In deviations of the Gaussians."""
-DRAWN = 3000
+DRAWN = 2000
 """Of the flow, whose density is not known."""
 SMOOTHING = 0.2
 """Of its draws, in deviations of the best Gaussian."""

@@ -17,6 +17,8 @@ WORTH = 0.005
 """What saves less than this share of a file isn't worth doing..."""
 STANDARD_ERRORS = 2.0
 """...nor what may have come about by chance."""
+ALMOST = 0.98
+"""What saves as much of the most that can be saved is taken if it was tried earlier: fewer steps, no new encoder."""
 ADVICE = {
     LARGER: "train a larger encoder: the one there is too small",
     HALF_ASLEEP: "train the encoder half-asleep: it doesn't generalize",
@@ -59,6 +61,11 @@ class Remedy:
     """Of the file."""
 
     @property
+    def takes_steps(self) -> bool:
+        """Whether it takes time at both ends, instead of another encoder."""
+        return self.advice.startswith("--steps")
+
+    @property
     def worth_it(self) -> bool:
         """Whether it saves something that hardly came about by chance."""
         return self.share >= WORTH and not self.saved.mean < STANDARD_ERRORS * self.saved.error
@@ -94,15 +101,15 @@ def verdict(
     amortization = gaps[AMORTIZATION]
     lines = [
         f"Inference costs {units.say(gaps[INFERENCE])}: what a file pays with the encoder {posterior} over -log p(x).",
-        f"No Gaussian fits these posteriors better than with {units.say(gaps[APPROXIMATION])} (approximation).",
-        f"The encoder misses the best Gaussian by {units.say(amortization)} (amortization).",
+        f"The encoder is {units.say(amortization)} away from the best Gaussian for each image (amortization),",
+        f"and that Gaussian {units.say(gaps[APPROXIMATION])} away from the true posterior (approximation).",
     ]
     if on_training_images is not None:
         seen = Average.of(on_training_images.gaps(posterior)[AMORTIZATION])
         rest = Average(amortization.mean - seen.mean, math.hypot(amortization.error, seen.error))
         lines.append(
-            f"On training images it misses by {seen.mean:.2f} ± {seen.error:.2f} nats, for being small or little "
-            f"trained; the rest, {units.say(rest)}, is that it generalizes less well."
+            f"On training images the encoder is {seen.mean:.2f} ± {seen.error:.2f} nats away, for being small or "
+            f"little trained; the rest, {units.say(rest)}, is that it generalizes less well."
         )
     tried = remedies(measured, posterior, steps, units)
     for remedy in tried:
@@ -118,20 +125,16 @@ def verdict(
 
 
 def _conclusion(tried: list[Remedy], amortization: Average, flow: Average, units: Units) -> str:
+    worth = [remedy for remedy in tried if remedy.worth_it]
+    if worth:
+        most = max(remedy.saved.mean for remedy in worth)
+        first = next(remedy for remedy in worth if remedy.saved.mean >= ALMOST * most)
+        others = [remedy for remedy in worth if remedy.takes_steps != first.takes_steps]
+        second = max(others, key=lambda remedy: remedy.saved.mean, default=None)
+        said = f"{first.advice}: {first.saved.mean / math.log(2):.2f} bits an image, {first.share:.2%} of the file."
+        return f"{said} Or {second.advice}: {second.share:.2%}." if second else said
     if units.share(amortization) < WORTH and units.share(flow) < WORTH:
         return f"nothing: what is to be won is less than {WORTH:.1%} of the file."
-    worth = sorted((remedy for remedy in tried if remedy.worth_it), key=lambda remedy: -remedy.saved.mean)
-    if worth:
-        first = worth[0]
-        others = [
-            remedy for remedy in worth[1:] if not remedy.advice.startswith("--steps") or "--steps" not in first.advice
-        ]
-        said = (
-            f"{first.advice}: {first.saved.mean / math.log(2):.2f} bits an image less, {first.share:.2%} of the file."
-        )
-        if others:
-            said += f" Next to it: {others[0].advice} ({others[0].share:.2%})."
-        return said
-    if units.share(flow) >= WORTH and flow.mean > amortization.mean:
-        return "a more flexible posterior; files can't be coded with one yet."
-    return "a better encoder; none of what was tried is one."
+    if flow.mean > amortization.mean:
+        return "a more flexible posterior, which files can't be coded with; nothing else that was tried helps."
+    return "a better encoder; nothing that was tried is one."
