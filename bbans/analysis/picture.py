@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LATENTS = 2
 GRID = 60
 """Points to a side."""
-REACH = 4.0
+REACH = 3.0
 """In deviations of the Gaussians."""
 DRAWN = 2000
 """Of the flow, whose density is not known."""
@@ -51,11 +51,11 @@ def draw(
     fitted = fit_gaussian(log_joint, start, effort.gaussian, noise).gaussian
     best = DiagonalGaussian(fitted.mean.detach(), fitted.log_deviation.detach())
     fitted_flow = fit_flow(log_joint, ImageFlow.of_gaussian(best, effort.flow_hidden, noise), effort.flow, noise)
-    flow = fitted_flow.draw(DRAWN, noise)[0].detach().cpu().numpy()
+    flow = fitted_flow.draw(DRAWN, noise)[0].detach()
     deviation = torch.exp(torch.stack([start.log_deviation, best.log_deviation]))
     means = torch.stack([start.mean, best.mean])
-    low, high = (means - REACH * deviation).amin(0), (means + REACH * deviation).amax(0)
-    low, high = torch.minimum(low, torch.from_numpy(flow.min(0))), torch.maximum(high, torch.from_numpy(flow.max(0)))
+    low = torch.minimum((means - REACH * deviation).amin(0), flow.quantile(0.005, dim=0))
+    high = torch.maximum((means + REACH * deviation).amax(0), flow.quantile(0.995, dim=0))
     unit = torch.linspace(0, 1, GRID, device=low.device)
     grid = torch.stack(torch.meshgrid(unit, unit, indexing="xy"), -1).reshape(-1, 1, LATENTS)
     grid = low + (high - low) * grid  # (points, images, latents)
@@ -64,7 +64,7 @@ def draw(
             TRUE: _relative(log_joint(grid)),
             "encoder": _relative(start.log_prob(grid)),
             "best Gaussian": _relative(best.log_prob(grid)),
-            "best flow": _smoothed(flow, grid.cpu().numpy(), torch.exp(best.log_deviation).cpu().numpy()),
+            "best flow": _smoothed(flow.cpu().numpy(), grid.cpu().numpy(), deviation[1].cpu().numpy()),
         }
     from matplotlib.lines import Line2D
 
