@@ -281,6 +281,43 @@ def paper_suboptimality() -> str:
     return "\n".join(lines)
 
 
+def paper_findings() -> str:
+    """The poster's findings, as far as the columns that they are about are there."""
+    columns = {
+        (column["data"], column["encoder"], column["family"]): column["nats"]
+        for column in result("paper-inference-suboptimality")["columns"]
+    }
+    lines = ["| finding | data | poster | here | holds |", "| --- " * 5 + "|"]
+
+    def add(finding: str, data: str, poster: str, here: str, holds: bool) -> None:
+        lines.append(f"| {finding} | {data} | {poster} | {here} | {'yes' if holds else 'no'} |")
+
+    for data, theirs in (
+        ("MNIST", ("1.57 to 0.78", "54%", "0.4", "12.5", "1.6")),
+        ("Fashion-MNIST", ("4.17 to 3.19", "77%", "1.0", "33.2", "2.2")),
+    ):
+        regular, large = columns.get((data, "regular", "gaussian")), columns.get((data, "large", "gaussian"))
+        flow, plain = columns.get((data, "regular", "flow")), columns.get((data, "no annealing", "flow"))
+        if regular and large:
+            before, after = regular["amortization gap"]["mean"], large["amortization gap"]["mean"]
+            what = "a larger encoder lowers the amortization gap (FFG)"
+            add(what, data, theirs[0], f"{before:.2f} to {after:.2f}", after < before)
+        if regular:
+            share = regular["amortization gap"]["mean"] / regular["inference gap"]["mean"]
+            mostly = data == "Fashion-MNIST"
+            what = f"amortization is {'most' if mostly else 'about half'} of the inference gap (FFG)"
+            add(what, data, theirs[1], f"{share:.0%}", share > 0.6 if mostly else 0.35 < share < 0.65)
+            over = regular["flow over FFG"]["mean"]
+            add("trained with FFG: a flow wins at most 2.2 nats", data, theirs[2], f"{over:.1f}", over <= 2.2)
+        if flow:
+            over = flow["flow over FFG"]["mean"]
+            add("trained with Flow: it wins more than 10 nats", data, theirs[3], f"{over:.1f}", over > 10)
+        if flow and plain:
+            before, after = flow["flow over FFG"]["mean"], plain["flow over FFG"]["mean"]
+            add("...and far less without annealing", data, theirs[4], f"{after:.1f}", after < 0.5 * before)
+    return "\n".join(lines)
+
+
 def gaps_files() -> str:
     lines = [
         "| model | images | file at K = 0, bits/dim | L[q], bits/dim | file over L[q] |",
@@ -342,6 +379,7 @@ TABLES: dict[Path, dict[str, Callable[[], str]]] = {
         "denoising": paper_denoising,
         "compression": paper_compression,
         "suboptimality": paper_suboptimality,
+        "findings": paper_findings,
     },
 }
 

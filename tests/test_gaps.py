@@ -36,7 +36,7 @@ from bbans.analysis.gaps import (
     measure_bounds,
     measure_encoders,
 )
-from bbans.analysis.posteriors import Fitting
+from bbans.analysis.posteriors import Fitting, ImageFlow
 from bbans.analysis.thaw import thaw
 from bbans.analysis.verdict import Units, verdict
 from bbans.cli import main
@@ -215,6 +215,10 @@ def test_a_flow_is_trained_but_not_frozen(tmp_path: Path) -> None:
         drawn = q.draw(1000, noise)[0]
     narrow = DiagonalGaussian(drawn.mean(0), torch.log(0.5 * drawn.std(0)))
     assert_near(importance_weighted(narrow.log_prob, q, 4000, noise), torch.zeros(50), bias=0.02)
+    # Fitting to single images starts from what the network says of them.
+    fitted = ImageFlow.of_network(network, pixels)
+    for same, other in zip(*(which.draw(3, Generator().manual_seed(1)) for which in (q, fitted)), strict=True):
+        assert torch.allclose(same, other, atol=1e-4)
     with pytest.raises(RecipeError, match="can't be frozen"):
         run(FLOW_RECIPE, images, tmp_path)
     with pytest.raises(RecipeError, match="can't be frozen"):

@@ -77,8 +77,9 @@ def draw(
             else:
                 axes.contour(*places, values, LEVELS, colors=COLORS[name])
         axes.set_title("ABCDEFGH"[index])
-    figure.legend([Line2D([], [], color=color) for color in COLORS.values()], list(COLORS), loc="outside lower center",
-                  ncols=len(COLORS))  # fmt: skip
+    colors = {TRUE: "grey", **COLORS}
+    lines = [Line2D([], [], color=color, linewidth=6 if name == TRUE else 2) for name, color in colors.items()]
+    figure.legend(lines, list(colors), loc="outside lower center", ncols=len(colors))
 
 
 def telling(gaps: dict[str, Tensor]) -> list[int]:

@@ -1,7 +1,8 @@
 """Table 1 of the poster "Inference Suboptimality in Variational Autoencoders", smaller.
 
-python benchmarks/paper/inference_suboptimality.py DATA --train-only   # networks, kept in --work
-python benchmarks/paper/inference_suboptimality.py DATA                # trains what is missing, and analyses
+python benchmarks/paper/inference_suboptimality.py DATA --train-only     # networks, kept in --work
+python benchmarks/paper/inference_suboptimality.py DATA --trained-only   # analyses those that are there
+python benchmarks/paper/inference_suboptimality.py DATA                  # both
 
 Stopped at any time, it goes on where it was; the result is written after each network.
 """
@@ -109,7 +110,12 @@ def network_of(cell: Cell, folder: Path, work: Path, images: int, epochs: int) -
     """The trained network, from ``work`` if it is there."""
     how = cell.recipe(epochs)
     training = cell.images(folder, "train")[: images + HELD_OUT]
-    return kept(work, f"{cell.key}-{images}-{epochs}", how, lambda journal: train(how, training, journal))[0]
+    return kept(work, file_name(cell, images, epochs), how, lambda journal: train(how, training, journal))[0]
+
+
+def file_name(cell: Cell, images: int, epochs: int) -> str:
+    """Of what is kept, without its ending."""
+    return f"{cell.key}-{images}-{epochs}"
 
 
 def analysed(cell: Cell, network: VAE, folder: Path, work: Path, key: str, images: int) -> Measured:
@@ -152,13 +158,16 @@ def column(cell: Cell, measured: Measured) -> dict[str, dict[str, float]]:
 @click.option("--epochs", default=6, show_default=True, help="The poster: 3,280.")
 @click.option("--analysed", "count", default=50, show_default=True, help="Test images whose gaps are measured.")
 @click.option("--train-only", is_flag=True)
-def main(data: Path, work: Path, images: int, epochs: int, count: int, train_only: bool) -> None:
+@click.option("--trained-only", is_flag=True)
+def main(data: Path, work: Path, images: int, epochs: int, count: int, train_only: bool, trained_only: bool) -> None:
     columns: list[dict[str, object]] = []
     for cell in CELLS:
+        if trained_only and not (work / f"{file_name(cell, images, epochs)}.safetensors").exists():
+            continue
         network = network_of(cell, data, work, images, epochs)
         if train_only:
             continue
-        measured = analysed(cell, network, data, work, f"{cell.key}-{images}-{epochs}", count)
+        measured = analysed(cell, network, data, work, file_name(cell, images, epochs), count)
         poster = dict(zip(ROWS, POSTER[cell.key], strict=True))
         columns.append({**vars(cell), "nats": column(cell, measured), "poster": poster})
         print(cell.key, {name: round(value["mean"], 2) for name, value in column(cell, measured).items()}, flush=True)
