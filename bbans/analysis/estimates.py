@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from bbans.nets import VAE, DiagonalGaussian
+from bbans.nets.gaussian import log_normal, standard_normal
 
 LogJoint = Callable[[Tensor], Tensor]
 """log p(x, z) of each image x of a batch: from latents ``(samples, images, latents)`` to ``(samples, images)``."""
@@ -58,11 +59,6 @@ def log_joint_of(network: VAE, pixels: Tensor) -> LogJoint:
         return log_likelihood.reshape(samples, images) + log_normal(z)
 
     return log_joint
-
-
-def log_normal(z: Tensor) -> Tensor:
-    """The log-density of N(0, I), ``(..., latents)`` to ``(...)``."""
-    return -0.5 * (z**2 + math.log(2 * math.pi)).sum(-1)
 
 
 @torch.no_grad()
@@ -138,10 +134,7 @@ def _anneal(
             (slope,) = torch.autograd.grad(value.sum(), u)
         return value.detach(), log_normal(u.detach()) - base.log_deviation.sum(-1), slope
 
-    def normal(shape: torch.Size) -> Tensor:
-        return torch.randn(shape, generator=noise, device=base.mean.device, dtype=base.mean.dtype)
-
-    u = normal(torch.Size((how.chains, *base.mean.shape)))
+    u = standard_normal(base.mean.expand(how.chains, *base.mean.shape), noise)
     joint, start, slope = densities(u)
     log_weight = torch.zeros_like(joint)
     size = sizes[0].clone()
@@ -153,7 +146,7 @@ def _anneal(
         if not adapt:
             size = sizes[index]
         step = size[None, :, None]
-        momentum = normal(u.shape)
+        momentum = standard_normal(u, noise)
         energy = 0.5 * (momentum**2).sum(-1) - after * joint - (1 - after) * start
         place, force = u, after * slope - (1 - after) * u
         for _ in range(how.leapfrog):

@@ -103,7 +103,7 @@ class Effort:
 
     elbo_samples: int = 200
     gaussian: Fitting = field(default_factory=Fitting)
-    flow: Fitting = field(default_factory=lambda: Fitting(steps=400, rounds=3, samples=16, learning_rate=0.005))
+    flow: Fitting = field(default_factory=lambda: Fitting(steps=400, rounds=3, learning_rate=0.01))
     flow_hidden: int = 32
     """Units of each of a flow's networks."""
     importance_samples: int = 5000

@@ -11,14 +11,14 @@ Files can't be coded with such a posterior, which has no intervals of its own: i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.func import functional_call
 
 from bbans.nets.fully_connected import FullyConnectedVAE, multilayer_perceptron
-from bbans.nets.gaussian import DiagonalGaussian
+from bbans.nets.gaussian import DiagonalGaussian, log_normal, standard_normal
 from bbans.nets.likelihoods import Likelihood
 from bbans.nets.vae import gaussian_of_outputs
 
@@ -35,8 +35,8 @@ LOG_SCALE_LIMIT = 2.0
 class AuxiliaryFlow(nn.Module):
     """Couplings of latents and auxiliary variables, and the reverse model.
 
-    ``network`` makes modules that take ``(samples, images, latents)``, and whatever else :meth:`forward` is given, to
-    ``(samples, images, 2 * latents)``. Where they all give 0, the flow changes nothing.
+    ``network`` makes modules that take ``(samples, images, latents)``, and what else is ``seen``, to
+    ``(samples, images, 2 * latents)``. Where they all give 0, nothing is moved.
     """
 
     def __init__(self, network: Callable[[], nn.Module], rounds: int = ROUNDS) -> None:
@@ -45,29 +45,54 @@ class AuxiliaryFlow(nn.Module):
         self.of_auxiliary = nn.ModuleList(network() for _ in range(rounds))
         self.reverse = network()
 
-    def forward(self, z: Tensor, noise: Generator | None, *seen: Tensor) -> tuple[Tensor, Tensor]:
-        """What becomes of ``z``, ``(samples, images, latents)``, and by how much this changes log q, ``(samples,
+    def move(self, z: Tensor, v: Tensor, *seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What becomes of both, ``(samples, images, latents)``, and the log of how much volume grows, ``(samples,
         images)``.
         """
-        v = torch.randn(z.shape, generator=noise, device=z.device, dtype=z.dtype)
-        log_q = _log_normal(v)
+        growth = torch.zeros_like(z[..., 0])
         for of_latents, of_auxiliary in zip(self.of_latents, self.of_auxiliary, strict=True):
-            v, growth = _coupled(v, of_latents(z, *seen))
-            z, further = _coupled(z, of_auxiliary(v, *seen))
-            log_q = log_q - growth - further
-        back, log_scale = self.reverse(z, *seen).chunk(2, dim=-1)
-        return z, log_q - _log_normal((v - back) * torch.exp(-log_scale)) + log_scale.sum(-1)
+            v, of_v = _coupled(v, of_latents(z, *seen))
+            z, of_z = _coupled(z, of_auxiliary(v, *seen))
+            growth = growth + of_v + of_z
+        return z, v, growth
+
+    def back(self, z: Tensor, v: Tensor, *seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What both have come from, and by how much volume grew on the way; as if the networks had no gradients."""
+        growth = torch.zeros_like(z[..., 0])
+        for of_latents, of_auxiliary in zip(reversed(self.of_latents), reversed(self.of_auxiliary), strict=True):
+            z, of_z = _uncoupled(z, _still(of_auxiliary, v, *seen))
+            v, of_v = _uncoupled(v, _still(of_latents, z, *seen))
+            growth = growth + of_v + of_z
+        return z, v, growth
+
+    def log_reverse(self, z: Tensor, v: Tensor, *seen: Tensor) -> Tensor:
+        """Log r(v given z), ``(samples, images)``."""
+        mean, log_deviation = self.reverse(z, *seen).chunk(2, dim=-1)
+        return DiagonalGaussian(mean, log_deviation).log_prob(v)
 
 
 def _coupled(moved: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
     """Variables scaled and shifted as a network says, and the log of how much volume grows."""
-    shift, raw = outputs.chunk(2, dim=-1)
-    log_scale = LOG_SCALE_LIMIT * torch.tanh(raw / LOG_SCALE_LIMIT)
+    shift, log_scale = _shift_and_scale(outputs)
     return moved * torch.exp(log_scale) + shift, log_scale.sum(-1)
 
 
-def _log_normal(standard: Tensor) -> Tensor:
-    return -0.5 * (standard**2 + math.log(2 * math.pi)).sum(-1)
+def _uncoupled(moved: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Back from what :func:`_coupled` gives, and the log of how much volume had grown."""
+    shift, log_scale = _shift_and_scale(outputs)
+    return (moved - shift) * torch.exp(-log_scale), log_scale.sum(-1)
+
+
+def _shift_and_scale(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    shift, raw = outputs.chunk(2, dim=-1)
+    return shift, LOG_SCALE_LIMIT * torch.tanh(raw / LOG_SCALE_LIMIT)
+
+
+def _still(network: nn.Module, *inputs: Tensor) -> Tensor:
+    """What a network gives, as if it had no gradients."""
+    parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    outputs: Tensor = functional_call(network, parameters, inputs)
+    return outputs
 
 
 class SeeingNetwork(nn.Module):
@@ -108,9 +133,11 @@ class FlowVAE(FullyConnectedVAE):
 
     def draw(self, pixels: Tensor, samples: int, noise: Generator | None = None) -> tuple[Tensor, Tensor]:
         q, features = self.seen(pixels)
-        start, log_q = q.draw(samples, noise)
-        z, change = self.flow(start, noise, features)
-        return z, log_q + change
+        z, log_q = q.draw(samples, noise)
+        v = standard_normal(z, noise)
+        log_q = log_q + log_normal(v)
+        z, v, growth = self.flow.move(z, v, features)
+        return z, log_q - growth - self.flow.log_reverse(z, v, features)
 
     def elbo(
         self,
@@ -123,7 +150,7 @@ class FlowVAE(FullyConnectedVAE):
         if q is not None:
             return super().elbo(pixels, noise, q, entropy_weight)
         z, log_q = (drawn[0] for drawn in self.draw(pixels, 1, noise))
-        return self.log_likelihood(pixels, z) + _log_normal(z) - entropy_weight * log_q
+        return self.log_likelihood(pixels, z) + log_normal(z) - entropy_weight * log_q
 
     def seen(self, pixels: Tensor) -> tuple[DiagonalGaussian, Tensor]:
         """Where the flow starts, and what its networks see of an image."""
