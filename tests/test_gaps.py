@@ -54,7 +54,7 @@ from bbans.training.run import run
 EFFORT = Effort(
     elbo_samples=400,
     gaussian=Fitting(steps=80, rounds=3),
-    flow=Fitting(steps=120, rounds=3, learning_rate=0.03),
+    flow=Fitting(steps=120, rounds=3, samples=32, learning_rate=0.01),
     importance_samples=4000,
     annealing=Annealing(chains=32, temperatures=60, leapfrog=3),
 )
