@@ -56,7 +56,7 @@ EFFORT = Effort(
     gaussian=Fitting(steps=80, rounds=3),
     flow=Fitting(steps=120, rounds=3, samples=32, learning_rate=0.01),
     importance_samples=4000,
-    annealing=Annealing(chains=32, temperatures=60, leapfrog=3),
+    annealing=Annealing(chains=64, temperatures=100, leapfrog=3),
 )
 
 
