@@ -45,7 +45,7 @@ class Commands(click.Group):
     """The commands of this file, and those that are imported when they are asked for."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted([*super().list_commands(context), "bench", "show"])
+        return sorted([*super().list_commands(context), "bench", "gaps", "show"])
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name == "bench":
@@ -56,6 +56,10 @@ class Commands(click.Group):
             from bbans.show_cli import show
 
             return show
+        if name == "gaps":
+            from bbans.analysis.cli import gaps
+
+            return gaps
         return super().get_command(context, name)
 
 

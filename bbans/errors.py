@@ -45,5 +45,9 @@ class BenchmarkError(BbansError):
     """A benchmark needs what is not there, or a codec did not give back what it was given."""
 
 
+class AnalysisError(BbansError):
+    """An analysis is asked for what the model doesn't have, or to go on with the results of another one."""
+
+
 class StoredWarning(UserWarning):
     """Data was stored through zstandard, since no model fits or codes it better."""

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bbans.bench import report
+
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 
@@ -266,6 +268,76 @@ def paper_compression() -> str:
     return "\n".join(lines)
 
 
+def paper_suboptimality() -> str:
+    found = result("paper-inference-suboptimality")
+    rows = ("log p(x)", "L[q*_Flow]", "L[q*_FFG]", "L[q]", "approximation gap", "amortization gap", "inference gap")
+    lines = ["| data | encoder | trained with | " + " | ".join(rows) + " |", "| --- " * (3 + len(rows)) + "|"]
+    for column in found["columns"]:
+        cells = [
+            f"{column['nats'][row]['mean']:.2f} ± {column['nats'][row]['error']:.2f} ({column['poster'][row]:.2f})"
+            for row in rows
+        ]
+        family = {"gaussian": "FFG", "flow": "Flow"}[column["family"]]
+        lines.append(f"| {column['data']} | {column['encoder']} | {family} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def paper_findings() -> str:
+    """The poster's findings, as far as the columns that they are about are there."""
+    columns = {
+        (column["data"], column["encoder"], column["family"]): column["nats"]
+        for column in result("paper-inference-suboptimality")["columns"]
+    }
+    lines = ["| finding | data | poster | here | holds |", "| --- " * 5 + "|"]
+
+    def add(finding: str, data: str, poster: str, here: str, holds: bool) -> None:
+        lines.append(f"| {finding} | {data} | {poster} | {here} | {'yes' if holds else 'no'} |")
+
+    for data, theirs in (
+        ("MNIST", ("1.57 to 0.78", "54%", "0.4", "12.5", "1.6")),
+        ("Fashion-MNIST", ("4.17 to 3.19", "77%", "1.0", "33.2", "2.2")),
+    ):
+        regular, large = columns.get((data, "regular", "gaussian")), columns.get((data, "large", "gaussian"))
+        flow, plain = columns.get((data, "regular", "flow")), columns.get((data, "no annealing", "flow"))
+        if regular and large:
+            before, after = regular["amortization gap"]["mean"], large["amortization gap"]["mean"]
+            what = "a larger encoder lowers the amortization gap (FFG)"
+            add(what, data, theirs[0], f"{before:.2f} to {after:.2f}", after < before)
+        if regular:
+            share = regular["amortization gap"]["mean"] / regular["inference gap"]["mean"]
+            mostly = data == "Fashion-MNIST"
+            what = f"amortization is {'most' if mostly else 'about half'} of the inference gap (FFG)"
+            add(what, data, theirs[1], f"{share:.0%}", share > 0.6 if mostly else 0.35 < share < 0.65)
+            over = regular["flow over FFG"]["mean"]
+            add("trained with FFG: a flow wins at most 2.2 nats", data, theirs[2], f"{over:.1f}", over <= 2.2)
+        if flow:
+            over = flow["flow over FFG"]["mean"]
+            add("trained with Flow: it wins more than 10 nats", data, theirs[3], f"{over:.1f}", over > 10)
+        if flow and plain:
+            before, after = flow["flow over FFG"]["mean"], plain["flow over FFG"]["mean"]
+            add("...and far less without annealing", data, theirs[4], f"{after:.1f}", after < 0.5 * before)
+    return "\n".join(lines)
+
+
+def gaps_files() -> str:
+    lines = [
+        "| model | images | file at K = 0, bits/dim | L[q], bits/dim | file over L[q] |",
+        "| --- " * 5 + "|",
+    ]
+    lines += [
+        f"| `{name}` | {row['images']:,} | {row['file']:.4f} | {row['elbo']:.4f} | {row['file_over_elbo']:+.2%} |"
+        for name, rows in result("gaps-files")["models"].items()
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def gaps_example() -> str:
+    one = result("gaps-gg-mnist-binary")
+    header = ["", "nats", "±", "bits/dim", "of the file"]
+    return "\n".join(["```", report.table(header, one["table"], names=1), "", *one["verdict"], "```"])
+
+
 def attacks() -> str:
     columns = ("tried", "refused", "harmless", "crashes", "late", "silent errors")
     lines = [f"| attack | {' | '.join(columns)} |", "| --- " * (1 + len(columns)) + "|"]
@@ -281,7 +353,7 @@ def fuzzing() -> str:
     columns = ("tried", "edges", "features", "crashes or hangs")
     lines = [f"| what is fuzzed | minutes | {' | '.join(columns)} |", "| --- " * (2 + len(columns)) + "|"]
     lines += [
-        f"| {row['target']} | {row['minutes']:.0f} | {' | '.join(f'{row[column]:,}' for column in columns)} |"
+        f"| {row['target']} | {row['minutes']:g} | {' | '.join(f'{row[column]:,}' for column in columns)} |"
         for row in result("fuzzing")["targets"].values()
     ]
     return "\n".join(lines)
@@ -334,11 +406,14 @@ TABLES: dict[Path, dict[str, Callable[[], str]]] = {
         "kills": kills,
         "soak": soak,
     },
+    README.parent / "docs" / "gaps.md": {"gaps-example": gaps_example, "gaps-files": gaps_files},
     HERE / "paper" / "README.md": {
         "curves": paper_curves,
         "overfitting": paper_overfitting,
         "denoising": paper_denoising,
         "compression": paper_compression,
+        "suboptimality": paper_suboptimality,
+        "findings": paper_findings,
     },
 }
 
@@ -349,7 +424,10 @@ def main() -> None:
         for name, table in tables.items():
             parts = re.split(rf"(?s)(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", new, maxsplit=1)
             assert len(parts) == 2, f"{path} has no place for {name}"
-            new = parts[0] + table() + "\n" + parts[1]
+            try:
+                new = parts[0] + table() + "\n" + parts[1]
+            except FileNotFoundError as error:
+                print(f"{name} is left as it is, until it is measured: there is no {error.filename}")
         if "--check" in sys.argv and new != old:
             sys.exit(f"{path} is not what benchmarks/results say: run python benchmarks/readme.py")
         path.write_text(new, encoding="utf-8")

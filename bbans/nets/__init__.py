@@ -5,6 +5,7 @@ network that is.
 """
 
 from bbans.nets.context import ContextShape, ContextVAE
+from bbans.nets.flow import AuxiliaryFlow, FlowVAE
 from bbans.nets.fully_connected import FullyConnectedVAE, multilayer_perceptron
 from bbans.nets.gaussian import DiagonalGaussian
 from bbans.nets.likelihoods import (
@@ -19,12 +20,14 @@ from bbans.nets.vae import VAE
 
 __all__ = [
     "VAE",
+    "AuxiliaryFlow",
     "Bernoulli",
     "ChannelLinearLogistic",
     "ContextShape",
     "ContextVAE",
     "DiagonalGaussian",
     "DiscretizedLogistic",
+    "FlowVAE",
     "FullyConnectedVAE",
     "Likelihood",
     "LogisticMixture",

@@ -31,9 +31,17 @@ class FullyConnectedVAE(VAE):
     encoder: nn.Sequential
     decoder: nn.Sequential
 
-    def __init__(self, pixels: int, latents: int, hidden: Sequence[int], likelihood: Likelihood) -> None:
+    def __init__(
+        self,
+        pixels: int,
+        latents: int,
+        hidden: Sequence[int],
+        likelihood: Likelihood,
+        encoder_hidden: Sequence[int] = (),
+    ) -> None:
+        """``hidden`` are the widths of the decoder's hidden layers, and of the encoder's unless they are given."""
         super().__init__(pixels, latents, likelihood)
-        self.encoder = multilayer_perceptron(pixels, hidden, 2 * latents)
+        self.encoder = multilayer_perceptron(pixels, encoder_hidden or hidden, 2 * latents)
         self.decoder = multilayer_perceptron(latents, hidden, likelihood.outputs_per_pixel * pixels)
         last = self.decoder[-1]
         assert isinstance(last, nn.Linear)
@@ -41,7 +49,10 @@ class FullyConnectedVAE(VAE):
             last.bias.copy_(torch.tensor(likelihood.initial_bias()).repeat_interleave(pixels))
 
     def posterior(self, pixels: Tensor) -> DiagonalGaussian:
-        return gaussian_of_outputs(self.encoder(pixels / (self.likelihood.symbols - 1)))
+        return gaussian_of_outputs(self.encoder(self.encoder_input(pixels)))
+
+    def encoder_input(self, pixels: Tensor) -> Tensor:
+        return pixels / (self.likelihood.symbols - 1)
 
     def log_likelihood(self, pixels: Tensor, z: Tensor) -> Tensor:
         return self.likelihood.log_prob(self.decoder(z), pixels).sum(1)

@@ -16,15 +16,22 @@ class DiagonalGaussian:
     mean: Tensor
     log_deviation: Tensor
 
+    def draw(self, samples: int, noise: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draws ``(samples, images, latents)``, through which gradients flow, and the log-density of each, ``(samples,
+        images)``.
+        """
+        standard = standard_normal(self.mean.expand(samples, *self.mean.shape), noise)
+        z = self.mean + torch.exp(self.log_deviation) * standard
+        return z, self.log_prob(z)
+
     def sample(self, noise: torch.Generator | None = None) -> Tensor:
         """One draw for each image, through which gradients flow."""
-        standard = torch.randn(self.mean.shape, generator=noise, device=self.mean.device)
-        return self.mean + torch.exp(self.log_deviation) * standard
+        return self.mean + torch.exp(self.log_deviation) * standard_normal(self.mean, noise)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density of latents, summed to ``(images,)``."""
+        """Log-density of latents ``(..., images, latents)``, summed to ``(..., images)``."""
         standardized = (z - self.mean) * torch.exp(-self.log_deviation)
-        return -(0.5 * standardized**2 + self.log_deviation + 0.5 * math.log(2 * math.pi)).sum(1)
+        return -(0.5 * standardized**2 + self.log_deviation + 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def kl_to_prior(self) -> Tensor:
         """KL(q to N(0, I)) of each latent, ``(images, latents)``."""
@@ -33,3 +40,13 @@ class DiagonalGaussian:
     def entropy(self) -> Tensor:
         """Differential entropy, summed to ``(images,)``."""
         return (self.log_deviation + 0.5 * math.log(2 * math.pi * math.e)).sum(1)
+
+
+def standard_normal(like: Tensor, noise: torch.Generator | None) -> Tensor:
+    """Draws from N(0, 1), as many as ``like`` has elements, and where they are."""
+    return torch.randn(like.shape, generator=noise, device=like.device, dtype=like.dtype)
+
+
+def log_normal(z: Tensor) -> Tensor:
+    """The log-density of N(0, I), ``(..., latents)`` to ``(...)``."""
+    return -0.5 * (z**2 + math.log(2 * math.pi)).sum(-1)

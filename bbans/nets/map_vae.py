@@ -47,7 +47,10 @@ class MapVAE(VAE):
         return self.sizes[-1]
 
     def posterior(self, pixels: Tensor) -> DiagonalGaussian:
-        return gaussian_of_outputs(self.encoder(pixel_channels(self.pixel_input, self.images(pixels))).flatten(1))
+        return gaussian_of_outputs(self.encoder(self.encoder_input(pixels)).flatten(1))
+
+    def encoder_input(self, pixels: Tensor) -> Tensor:
+        return pixel_channels(self.pixel_input, self.images(pixels))
 
     def images(self, pixels: Tensor) -> Tensor:
         """As ``(images, channels, height, width)``."""

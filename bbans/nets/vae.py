@@ -31,6 +31,10 @@ class VAE(nn.Module):
         """q(z given x) of each image; ``pixels`` is float ``(images, pixels)`` with values ``0 .. symbols - 1``."""
 
     @abstractmethod
+    def encoder_input(self, pixels: Tensor) -> Tensor:
+        """What ``encoder`` is given of ``pixels``."""
+
+    @abstractmethod
     def log_likelihood(self, pixels: Tensor, z: Tensor) -> Tensor:
         """Log p(x given z) of each image, in nats, ``(images,)``."""
 
@@ -38,14 +42,25 @@ class VAE(nn.Module):
     def dream(self, z: Tensor, noise: torch.Generator) -> Tensor:
         """Float pixels ``(images, pixels)`` drawn from p(x given z)."""
 
-    def elbo(self, pixels: Tensor, noise: torch.Generator | None = None, q: DiagonalGaussian | None = None) -> Tensor:
+    def draw(self, pixels: Tensor, samples: int, noise: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Latents from q(z given x), ``(samples, images, latents)``, and log q of each, ``(samples, images)``."""
+        return self.posterior(pixels).draw(samples, noise)
+
+    def elbo(
+        self,
+        pixels: Tensor,
+        noise: torch.Generator | None = None,
+        q: DiagonalGaussian | None = None,
+        entropy_weight: float = 1.0,
+    ) -> Tensor:
         """One-sample ELBO of each image, in nats (GG equation 1), the KL term in closed form.
 
         ``pixels`` is float ``(images, pixels)`` with values ``0 .. symbols - 1``; ``q`` is their posterior unless
-        another one is given.
+        another one is given. With an ``entropy_weight`` lambda it is E_q[log p(x, z) - lambda log q(z given x)] (IS-6).
         """
         q = q or self.posterior(pixels)
-        return self.log_likelihood(pixels, q.sample(noise)) - q.kl_to_prior().sum(1)
+        bound = self.log_likelihood(pixels, q.sample(noise)) - q.kl_to_prior().sum(1)
+        return bound if entropy_weight == 1.0 else bound - (1 - entropy_weight) * q.entropy()
 
     def prior_sample(self, images: int, noise: torch.Generator) -> Tensor:
         """Latents drawn from p(z), ``(images, latents)``."""

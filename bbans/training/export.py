@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from bbans.errors import RecipeError
 from bbans.intervals.gaussian import CENTRE_FRACTION, PriorBins
 from bbans.model import Model
-from bbans.nets import VAE, ContextVAE, FullyConnectedVAE, LogisticMixture, ResidualVAE
+from bbans.nets import VAE, ContextVAE, FlowVAE, FullyConnectedVAE, LogisticMixture, ResidualVAE
 from bbans.portable.context import ContextDecoder, ConvolutionalDecoder
 from bbans.portable.convolution import ConvolutionalNetwork
 from bbans.portable.freeze import freeze
@@ -27,8 +28,11 @@ CALIBRATION_IMAGES = 500
 def export(network: VAE, recipe: Recipe, pixels: Tensor, further: Mapping[str, VAE] | None = None) -> Model:
     """Freeze ``network``, calibrated on ``pixels``, float ``(images, pixels)`` with values ``0 .. symbols - 1``.
 
-    ``further`` are networks with the same decoder and other encoders, by the name of the posterior.
+    ``further`` are networks with the same decoder and other encoders, by the name of the posterior. Raises
+    :class:`bbans.errors.RecipeError` for a posterior that is a flow.
     """
+    if isinstance(network, FlowVAE):
+        raise RecipeError(f"recipe {recipe.name}: files are coded with Gaussian posteriors; a flow can't be frozen")
     largest = network.likelihood.symbols - 1
     bins = PriorBins.of(recipe.latent_precision)
     q = network.posterior(pixels)

@@ -24,6 +24,7 @@ from bbans.nets import (
     ChannelLinearLogistic,
     ContextVAE,
     DiscretizedLogistic,
+    FlowVAE,
     FullyConnectedVAE,
     Likelihood,
     LogisticMixture,
@@ -94,7 +95,8 @@ def build(recipe: Recipe) -> VAE:
             return ContextVAE(recipe.image_shape, recipe.context, pixel_input_of(recipe), likelihood)
         if recipe.network == "residual":
             return ResidualVAE(recipe.image_shape, recipe.residual, pixel_input_of(recipe), likelihood)
-        return FullyConnectedVAE(math.prod(recipe.image_shape), recipe.latents, recipe.hidden, likelihood)
+        kind = FlowVAE if recipe.posterior == "flow" else FullyConnectedVAE
+        return kind(math.prod(recipe.image_shape), recipe.latents, recipe.hidden, likelihood, recipe.encoder_hidden)
 
 
 def likelihood_of(recipe: Recipe) -> Likelihood:
@@ -241,7 +243,7 @@ def fit(
         best_rate=math.inf,
     )
     if journal.checkpoint is not None and journal.checkpoint.exists():
-        load_checkpoint(journal.checkpoint, state, repr(recipe))
+        load_checkpoint(journal.checkpoint, state, recipe.identity)
     loss = workers.together(_Loss(network, objective))
     progress = tqdm(
         range(state.epoch, recipe.epochs),
@@ -302,7 +304,7 @@ def _one_epoch(
 
 def _write_down(journal: Journal, epoch: Epoch, state: State, recipe: Recipe) -> None:
     if journal.checkpoint is not None:
-        save_checkpoint(journal.checkpoint, state, repr(recipe))
+        save_checkpoint(journal.checkpoint, state, recipe.identity)
     if journal.log is not None:
         with journal.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(vars(epoch)) + "\n")

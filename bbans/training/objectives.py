@@ -41,9 +41,7 @@ def entropy_annealing(epochs: int) -> Objective:
     """-E_q[log p(x, z) - lambda log q(z given x)], lambda rising from 0 to 1 (IS-6)."""
 
     def objective(network: VAE, x: Tensor, epoch: int, noise: Generator) -> Tensor:
-        q = network.posterior(x)
-        weight = min(1.0, epoch / epochs)
-        return -network.elbo(x, noise, q) + (1 - weight) * q.entropy()
+        return -network.elbo(x, noise, entropy_weight=min(1.0, epoch / epochs))
 
     return objective
 

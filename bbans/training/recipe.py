@@ -28,6 +28,7 @@ CHOICES = {
     "schedule": ("cosine", "constant"),
     "keep": ("best", "last"),
     "annealing": ("kl", "entropy"),
+    "posterior": ("gaussian", "flow"),
     "objective": ("wake", "sleep", "reverse-sleep", "reverse-half-asleep", "denoising"),
     "dreams": ("prior", "aggregate-posterior"),
 }
@@ -82,7 +83,11 @@ class Recipe:
     latents: int = 0
     """Of a fully connected network..."""
     hidden: tuple[int, ...] = ()
-    """...and the widths of its hidden layers."""
+    """...and the widths of its hidden layers..."""
+    encoder_hidden: tuple[int, ...] = field(default=(), repr=False)
+    """...those of its encoder, if they are others..."""
+    posterior: str = field(default="gaussian", repr=False)
+    """...and its posterior: ``gaussian``, or ``flow`` (:class:`bbans.nets.FlowVAE`): to analyse, not to freeze."""
     context: ContextShape = field(default_factory=ContextShape)
     """The sizes of a context network..."""
     residual: ResidualShape = field(default_factory=ResidualShape)
@@ -131,6 +136,24 @@ class Recipe:
             self.network != "residual" or self.image_shape[2:] != (3,)
         ):
             raise RecipeError(f"{self.name}: {self.likelihood} is for images of three channels and a residual network")
+        if (self.encoder_hidden or self.posterior == "flow") and self.network != "fully-connected":
+            raise RecipeError(
+                f"{self.name}: encoder_hidden and a posterior that is a flow are for fully connected networks"
+            )
+        if self.posterior == "flow" and (
+            self.free_bits or self.posteriors or (self.annealing_epochs and self.annealing == "kl")
+        ):
+            raise RecipeError(
+                f"{self.name}: a flow has no KL term of each latent and no further encoders: expected no free_bits, no "
+                f"posteriors, and 'entropy' for annealing"
+            )
+
+    @property
+    def identity(self) -> str:
+        """What a checkpoint is of. Keys that came after the first checkpoints are named where they say something."""
+        later = {"encoder_hidden": (), "posterior": "gaussian"}
+        said = {key: getattr(self, key) for key, default in later.items() if getattr(self, key) != default}
+        return repr(self) + (repr(said) if said else "")
 
 
 def default_recipe(name: str, images: NDArray[np.uint8]) -> Recipe:

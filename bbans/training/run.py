@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bbans.ans import core_named
+from bbans.errors import RecipeError
 from bbans.evaluated import EvaluatedModel
 from bbans.intervals import pop
 from bbans.intervals.distribution import Symbols
@@ -58,6 +59,11 @@ def run(
     :class:`bbans.errors.TrainingPaused` when it pauses for the ``deadline``, on the clock of ``time.monotonic``.
     """
     check_images(recipe, images)
+    if recipe.posterior == "flow":
+        raise RecipeError(
+            f"recipe {recipe.name}: files are coded with Gaussian posteriors, a flow can't be frozen; train it with "
+            f"bbans.training.loop.train, for analysis"
+        )
     names = (POSTERIOR, *recipe.posteriors)
     journals = {
         name: Journal(folder / log_name(name), folder / f"checkpoint-{name}.safetensors", progress, deadline=deadline)
