@@ -6,7 +6,7 @@ Measures these sets, and keeps what `benchmarks/results/own-images.json` says of
 `MODELS` a folder for each model:
 
 - `fashion`: `fashion_test.npy`; trained on `fashion_train.npy`.
-- `cells`: `cells_test.npy`, the microscopy set (334 images of 256 x 256) in tiles of 28 x 28, 81 from each image; trained
+- `cells`: `cells_test.npy`, the 334 microscopy images of 256 x 256 in tiles of 28 x 28, 81 from each image; trained
   on the tiles of the first 250 images. Both with fully connected networks, which a recipe has to ask for.
 - `dsb`: `dsb_test.npy`, the last 84 of these images, whole; trained on the first 250 (`dsb_train.npy`).
 """
