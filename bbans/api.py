@@ -57,6 +57,7 @@ def compress(
     steps: int = 0,
     chunk_size: int | None = None,
     embed_model: bool = False,
+    ordered: bool = True,
     engine: str = "auto",
     device: str = "auto",
     ans: str = "auto",
@@ -67,7 +68,10 @@ def compress(
     ``model`` is the name of a shipped model, a path, a loaded model, None for zstandard alone, or ``"auto"`` for
     what suits the array best: a shipped model, or for each chunk zstandard at level 19 if that is smaller still.
     ``chunk_size`` is the number of rows coded together. With ``embed_model`` the weights are in the file, which then
-    decodes with nothing else. The other arguments are those of :meth:`bbans.Codec.of`.
+    decodes with nothing else. Unless ``ordered``, the images are a set: they come back in a canonical order, the same
+    for the same images (:mod:`bbans.canonical`), and the log2(n!) bits that the order of n of them takes are saved;
+    ``chunk_size`` is then the number of rows of a set, all by default. The other arguments are those of
+    :meth:`bbans.Codec.of`.
 
     An array that the model doesn't fit, or whose file the model's weights would make larger than zstandard does, is
     stored through zstandard, with a :class:`bbans.StoredWarning`. Raises
@@ -92,7 +96,7 @@ def compress(
         pixels=np.size(array),
     )
     file = io.BytesIO()
-    written = codec.write(file, array, chunk_size)
+    written = codec.write(file, array, chunk_size, ordered=ordered)
     if written.note is not None and model is not None:
         warnings.warn(written.note, StoredWarning, stacklevel=2)
     return file.getvalue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -14,27 +14,33 @@ from numpy.typing import NDArray
 
 from bbans import container
 from bbans.ans import Core, core_named
+from bbans.canonical import Bytes, SortedRows, order_bits, row_bytes
 from bbans.chunk import ChunkCoder
-from bbans.container import Directory, Header, Method, ModelReference
+from bbans.container import CODED, Directory, Header, Method, ModelReference
 from bbans.embedded import embed
-from bbans.errors import FormatError, ModelError
+from bbans.errors import ArrayError, FormatError, ModelError
 from bbans.evaluated import EvaluatedModel
 from bbans.fallback import NEAR, quick_size, store, stored_if_smaller
 from bbans.inference.refined import STEPS_MAXIMUM
+from bbans.lehmer import Integers
 from bbans.model import Model
-from bbans.parallel import map_in_order, spare_threads
+from bbans.parallel import Progress, map_in_order, spare_threads
 from bbans.portable.engine import Engine
 from bbans.portable.engines import engine_named, goes_with_compiled_code
-from bbans.reader import CompressedArray, Progress
+from bbans.reader import CompressedArray
+from bbans.sets import ROWS_MAXIMUM, SetCoder
 from bbans.symbols import check_numeric, count_images, find_scale, from_symbols, to_symbols
 
 CHUNK_PIXELS = 1 << 22
 """Pixels of a chunk, unless the caller chooses."""
+SET_PIXELS = 1 << 30
+"""Pixels of a set, unless the caller chooses: what decoding one keeps in memory."""
 STORED_CHUNK_BYTES = 1 << 24
 
 
 CodedChunk = tuple[int, Method, bytes]
 """Rows, method and payload."""
+Rows = NDArray[Any] | SortedRows
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class Written:
     """What the user should know: that data was stored through zstandard, and why."""
     embedded_size: int = 0
     """Bytes of the file that are the model's."""
+    order_bits: float = 0
+    """What was given back, since the rows' order was not kept."""
 
     @property
     def bits_per_dimension(self) -> float:
@@ -151,43 +159,63 @@ class Codec:
         evaluated = self.evaluated.on_threads(threads)
         return ChunkCoder(evaluated, self.core, self.model.image_bits, self.model.latent_bits)
 
-    def compress(self, array: NDArray[Any], chunk_size: int | None = None) -> bytes:
+    def set_coder(self, row_pixels: int, chunks: int) -> SetCoder:
+        """What codes a set of so many chunks; the codec must have a model."""
+        coder = self.chunk_coder(spare_threads(self.threads, chunks))
+        assert self.model is not None
+        row_images = row_pixels // self.model.pixels
+        return SetCoder(
+            coder.model, coder.core, coder.image_bits, coder.latent_bits, row_pixels, row_images, self.threads
+        )
+
+    def compress(self, array: NDArray[Any], chunk_size: int | None = None, ordered: bool = True) -> bytes:
         """The array as a whole `.bba` file: see :meth:`write`."""
         file = io.BytesIO()
-        self.write(file, array, chunk_size)
+        self.write(file, array, chunk_size, ordered=ordered)
         return file.getvalue()
 
     def write(
-        self, file: BinaryIO, array: NDArray[Any], chunk_size: int | None = None, progress: Progress | None = None
+        self,
+        file: BinaryIO,
+        array: NDArray[Any],
+        chunk_size: int | None = None,
+        progress: Progress | None = None,
+        ordered: bool = True,
     ) -> Written:
         """Compress an array of any numeric type and shape to ``file``.
 
         ``chunk_size`` is the number of rows (entries of the first axis) that are coded together: what a slice of
-        the file costs to read. What the model doesn't fit, or codes worse, is stored through zstandard. Raises
-        :class:`bbans.errors.ArrayError` for arrays that don't hold numbers.
+        the file costs to read. What the model doesn't fit, or codes worse, is stored through zstandard. Unless
+        ``ordered``, rows come back in canonical order (:mod:`bbans.canonical`), and what their order takes is saved;
+        ``chunk_size`` is then the number of rows of a set. Raises :class:`bbans.errors.ArrayError` for arrays that
+        don't hold numbers, or are to lose their order and hold one image.
 
         Chunks are written as they are coded, or kept until the last one is if a model might be embedded.
         """
         check_numeric(array)
         scale = self._scale_of(array)
-        rows = array[None] if array.ndim == 0 else array
+        unsorted = array[None] if array.ndim == 0 else array
+        rows = unsorted if ordered else self._sorted(unsorted, scale)
         content = self._content(rows, scale, chunk_size, progress)
         reference = self.reference if content.uses_model else None
-        header = Header(array.dtype.str, array.ndim, rows.shape[1:], scale if reference and scale else 1, reference)
-        stored_rows = 0
+        header = Header(
+            array.dtype.str, array.ndim, rows.shape[1:], scale if reference and scale else 1, reference, ordered=ordered
+        )
+        written: list[tuple[int, Method]] = []
 
         def chunks() -> Iterator[CodedChunk]:
-            nonlocal stored_rows
-            for chunk in content.chunks:
-                stored_rows += 0 if chunk[1] is Method.BITS_BACK else chunk[0]
-                yield chunk
+            for count, method, payload in content.chunks:
+                written.append((count, method))
+                yield count, method, payload
 
         size = container.write(file, header, chunks(), content.embedded)
         note = content.note
+        stored_rows = sum(count for count, method in written if method not in CODED)
         if note is None and stored_rows:
             note = f"{stored_rows} of {len(rows)} rows are smaller through zstandard, and were stored so"
         name = reference.name if reference else None
-        return Written(size, array.size, array.nbytes, name, note, len(content.embedded))
+        won = sum(order_bits(rows.first[part]) for part in _sets(written)) if isinstance(rows, SortedRows) else 0
+        return Written(size, array.size, array.nbytes, name, note, len(content.embedded), won)
 
     def decompress(self, data: bytes) -> NDArray[Any]:
         """The array that a `.bba` file holds, which must have been written with this codec's model or with none."""
@@ -209,8 +237,12 @@ class Codec:
             raise FormatError(f"the file has a scale of {header.scale}: it is damaged")
         for chunk in directory.chunks:
             shape = (chunk.rows, *header.row_shape)
-            if chunk.method is Method.BITS_BACK and not count_images(shape, self.model.image_shape):
+            # A row of a set is one image, or several.
+            images = count_images(shape if header.ordered else (1, *header.row_shape), self.model.image_shape)
+            if chunk.method in CODED and not (images and chunk.rows):
                 raise FormatError(f"a chunk of shape {shape} does not fit model {self.model.name}: the file is damaged")
+        if directory.rows > ROWS_MAXIMUM and not header.ordered:
+            raise FormatError(f"{directory.rows} rows without an order: the file is damaged")
 
     def decode(self, payload: bytes, rows: int, header: Header, threads: int) -> NDArray[Any]:
         """See :class:`bbans.reader.Decoder`."""
@@ -219,15 +251,37 @@ class Codec:
         symbols = self.chunk_coder(threads).decode(payload, elements // self.model.pixels)
         return from_symbols(symbols, header.scale, np.dtype(header.dtype)).ravel()
 
+    def decode_set(
+        self, payloads: Sequence[bytes | None], sizes: Sequence[int], header: Header, progress: Progress | None
+    ) -> Iterator[NDArray[Any]]:
+        """See :class:`bbans.reader.Decoder`."""
+        coder = self.set_coder(math.prod(header.row_shape), len(sizes))
+        whole = [payload for payload in payloads if payload is not None]
+        damaged = len(whole) < len(payloads)
+        found = coder.salvage(payloads, sizes) if damaged else coder.decode(whole, sizes, progress)
+        for block in found.blocks():
+            yield from_symbols(block, header.scale, np.dtype(header.dtype)).reshape(-1, *header.row_shape)
+
+    def _sorted(self, rows: NDArray[Any], scale: int | None) -> SortedRows:
+        """The rows in canonical order; :class:`bbans.errors.ArrayError` if they are the lines of one image."""
+        if scale is None:
+            return SortedRows.of(rows, row_bytes(rows))
+        assert self.model is not None
+        if math.prod(rows.shape[1:]) < self.model.pixels:
+            raise ArrayError(
+                f"an array of shape {rows.shape} is one image of model {self.model.name}, not a set of images: give it "
+                "an axis more, or keep its order"
+            )
+        # The order of symbols is that of the elements, which may have more bytes.
+        return SortedRows.of(rows, row_bytes(rows if rows.itemsize == 1 else to_symbols(rows, scale)))
+
     def _scale_of(self, array: NDArray[Any]) -> int | None:
         """How the array's elements become the model's symbols, or None if the model doesn't fit."""
         if self.model is None or not array.size or count_images(array.shape, self.model.image_shape) is None:
             return None
         return find_scale(array, self.model.symbols)
 
-    def _content(
-        self, rows: NDArray[Any], scale: int | None, chunk_size: int | None, progress: Progress | None
-    ) -> _Content:
+    def _content(self, rows: Rows, scale: int | None, chunk_size: int | None, progress: Progress | None) -> _Content:
         """What a file of ``rows`` holds, coded as it is asked for unless a model might have to be embedded."""
         if self.model is None or scale is None:
             note = "no model fits; the array was stored through zstandard"
@@ -237,7 +291,10 @@ class Codec:
                     f"{self.model.symbols} values); the array was stored through zstandard"
                 )
             return _Content(_reported(self._stored(rows, chunk_size), progress), uses_model=False, note=note)
-        chunks = _reported(self._coded(rows, scale, chunk_size), progress)
+        if isinstance(rows, SortedRows):
+            chunks = self._coded_sets(rows, scale, chunk_size, progress)
+        else:
+            chunks = _reported(self._coded(rows, scale, chunk_size), progress)
         if not self.embedded:
             return _Content(chunks, uses_model=True)
         # The model comes before the chunks, and whether it is worth its bytes is known after the last of them.
@@ -245,7 +302,7 @@ class Codec:
         if not any(method is Method.BITS_BACK for _, method, _ in coded):
             return _Content(coded, uses_model=False)
         size = len(self.embedded) + sum(len(payload) for _, _, payload in coded)
-        stored = self._stored_if_smaller(rows, chunk_size, size)
+        stored = self._stored_if_smaller(rows, chunk_size, size, thorough=True)
         if stored is None:
             return _Content(coded, uses_model=True, embedded=self.embedded)
         note = (
@@ -254,10 +311,16 @@ class Codec:
         )
         return _Content(stored, uses_model=False, note=note)
 
-    def _stored_if_smaller(self, rows: NDArray[Any], chunk_size: int | None, size: int) -> list[CodedChunk] | None:
-        """All rows through zstandard at level 19, if that takes less than ``size`` bytes."""
+    def _stored_if_smaller(
+        self, rows: Rows, chunk_size: int | None, size: int, thorough: bool
+    ) -> list[CodedChunk] | None:
+        """All rows through zstandard at level 19, if that takes less than ``size`` bytes.
+
+        The quick level decides unless the comparison is to be ``thorough``: see :mod:`bbans.fallback`.
+        """
         slices = _slices(len(rows), chunk_size or _stored_chunk_size(rows))
-        if size < NEAR * sum(quick_size(rows[part]) for part in slices):
+        quick = sum(quick_size(rows[part]) for part in slices)
+        if size < (NEAR * quick if thorough else quick):
             return None
         stored = []
         for chunk in self._stored(rows, chunk_size):
@@ -267,7 +330,7 @@ class Codec:
             stored.append(chunk)
         return stored
 
-    def _stored(self, rows: NDArray[Any], chunk_size: int | None) -> Iterator[CodedChunk]:
+    def _stored(self, rows: Rows, chunk_size: int | None) -> Iterator[CodedChunk]:
         """Chunks of rows through zstandard."""
         slices = _slices(len(rows), chunk_size or _stored_chunk_size(rows))
         stored = map_in_order(lambda part: store(rows[part]), slices, self.threads)
@@ -301,6 +364,28 @@ class Codec:
                 for part, payload in zip(group, coded, strict=True):
                     yield part.stop - part.start, Method.BITS_BACK, payload
 
+    def _coded_sets(
+        self, rows: SortedRows, scale: int, chunk_size: int | None, progress: Progress | None
+    ) -> Iterator[CodedChunk]:
+        """Chunks of sets through the model, or of all rows of a set through zstandard if that makes less of them."""
+        row_pixels = math.prod(rows.shape[1:])
+        for part in _slices(len(rows), chunk_size or max(1, min(ROWS_MAXIMUM, SET_PIXELS // row_pixels))):
+            members = rows.part(part)
+            chunks = _slices(part.stop - part.start, max(1, CHUNK_PIXELS // row_pixels))
+            sizes = [chunk.stop - chunk.start for chunk in chunks]
+
+            def fetch(places: slice | Integers, members: SortedRows = members) -> Bytes:
+                return to_symbols(members[places], scale).reshape(-1, row_pixels)
+
+            coder = self.set_coder(row_pixels, len(sizes))
+            payloads = coder.encode(fetch, members.first, sizes, progress)
+            stored = self._stored_if_smaller(members, None, sum(map(len, payloads)), self.thorough)
+            if stored is not None:
+                yield from stored
+                continue
+            for number, (size, payload) in enumerate(zip(sizes, payloads, strict=True)):
+                yield size, Method.SAME_SET if number else Method.BITS_BACK, payload
+
 
 def _again(
     model: Model | None,
@@ -333,7 +418,20 @@ def _reported(chunks: Iterable[CodedChunk], progress: Progress | None) -> Iterat
         yield chunk
 
 
-def _stored_chunk_size(rows: NDArray[Any]) -> int:
+def _sets(chunks: Iterable[tuple[int, Method]]) -> list[slice]:
+    """Where the rows of each set lie, from the rows and methods of all chunks."""
+    sets: list[slice] = []
+    start = 0
+    for rows, method in chunks:
+        if method is Method.SAME_SET:
+            sets[-1] = slice(sets[-1].start, start + rows)
+        elif method is Method.BITS_BACK:
+            sets.append(slice(start, start + rows))
+        start += rows
+    return sets
+
+
+def _stored_chunk_size(rows: Rows) -> int:
     """How many rows zstandard gets at a time."""
     return max(1, STORED_CHUNK_BYTES // max(1, math.prod(rows.shape[1:]) * rows.itemsize))
 

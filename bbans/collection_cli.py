@@ -100,11 +100,10 @@ def test_collection(source: str | bytes, name: str, quiet: bool, **decoding: Any
                 except FormatError as error:
                     lost.append(f"{member.name}: {error}")
                     continue
-                for number, (rows, found) in enumerate(array.salvage()):
-                    chunks += 1
-                    progress(len(rows))
-                    if isinstance(found, BbansError):
-                        lost.append(f"{member.name}, chunk {number} (rows {rows.start}:{rows.stop}): {found}")
+                for salvaged in array.salvage(progress):
+                    chunks += len(salvaged.chunks)
+                    if salvaged.error is not None:
+                        lost.append(f"{member.name}, {salvaged.place}: {salvaged.error}")
         files = len(collection)
     if lost:
         more = f"; and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
