@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.codec import Codec
+from bbans.companions import Companions, write_with_companions
 from bbans.container import ModelReference, read_directory, read_embedded
 from bbans.embedded import extract
 from bbans.errors import ModelError, StoredWarning
@@ -58,6 +59,7 @@ def compress(
     chunk_size: int | None = None,
     embed_model: bool = False,
     ordered: bool = True,
+    companions: Companions | None = None,
     engine: str = "auto",
     device: str = "auto",
     ans: str = "auto",
@@ -70,12 +72,14 @@ def compress(
     ``chunk_size`` is the number of rows coded together. With ``embed_model`` the weights are in the file, which then
     decodes with nothing else. Unless ``ordered``, the images are a set: they come back in a canonical order, the same
     for the same images (:mod:`bbans.canonical`), and the log2(n!) bits that the order of n of them takes are saved;
-    ``chunk_size`` is then the number of rows of a set, all by default. The other arguments are those of
-    :meth:`bbans.Codec.of`.
+    ``chunk_size`` is then the number of rows of a set, all by default. ``companions`` are arrays that belong to the
+    rows, such as labels, by their names: the bytes are then those of a collection, from which
+    :func:`bbans.open_collection` reads ``images.npy`` and each companion, in the same order. The other arguments are
+    those of :meth:`bbans.Codec.of`.
 
     An array that the model doesn't fit, or whose file the model's weights would make larger than zstandard does, is
     stored through zstandard, with a :class:`bbans.StoredWarning`. Raises
-    :class:`bbans.ArrayError` for arrays that don't hold numbers.
+    :class:`bbans.ArrayError` for arrays that don't hold numbers, or don't go together.
 
     >>> import bbans
     >>> images = bbans.sample_images(bbans.load_model("gg-mnist-binary"), 3)
@@ -96,7 +100,10 @@ def compress(
         pixels=np.size(array),
     )
     file = io.BytesIO()
-    written = codec.write(file, array, chunk_size, ordered=ordered)
+    if companions:
+        written = write_with_companions(file, "images", array, companions, codec, chunk_size, ordered)["images"]
+    else:
+        written = codec.write(file, array, chunk_size, ordered=ordered)
     if written.note is not None and model is not None:
         warnings.warn(written.note, StoredWarning, stacklevel=2)
     return file.getvalue()

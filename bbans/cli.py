@@ -86,6 +86,13 @@ def main() -> None:
     is_flag=True,
     help="The images are a set: what their order takes is saved, and they come back sorted.",
 )
+@click.option(
+    "--with",
+    "companions",
+    multiple=True,
+    metavar="LABELS",
+    help="An array that goes with the images, row by row, into the same file; may be given several times.",
+)
 @click.option("--embed-model", is_flag=True,
               help="Put the model's weights into the file, which then decodes with nothing else.")  # fmt: skip
 @click.option("--verify", is_flag=True, help="Decode what was written and compare, before it is called done.")
@@ -104,6 +111,7 @@ def compress(
     steps: int,
     chunk_size: int | None,
     unordered: bool,
+    companions: tuple[str, ...],
     embed_model: bool,
     verify: bool,
     **coding: Any,
@@ -115,6 +123,8 @@ def compress(
     TIFF pictures and arrays; pictures of one shape and type make a group. It comes back as a folder with the same
     names and the same pixels; what else was in the pictures' files is not kept. Pictures whose pixels would
     not come back as they are, such as 16-bit colours, are refused.
+
+    With --unordered, an array is a set of images. With --with LABELS, an array becomes a collection of two.
     """
     from bbans.api import resolve_model
     from bbans.codec import Codec
@@ -137,6 +147,8 @@ def compress(
     if array is None:
         from bbans.collection_cli import compress_collection
 
+        if unordered or companions:
+            raise click.UsageError("--unordered and --with are for an array; files of a collection have names")
         compress_collection(
             sources, target, chunk_size, verify, remove, quiet, named, verbose,
             posterior=posterior, steps=steps, embed_model=embed_model, **coding,
@@ -154,6 +166,17 @@ def compress(
         pixels=array.size,
         **coding,
     )
+    if companions:
+        from bbans.collection_cli import compress_with
+
+        compress_with(
+            "images.npy" if source == STANDARD else source, array, companions, target, codec, chunk_size, not unordered,
+            verify or remove, quiet, verbose,
+        )  # fmt: skip
+        for path in (source, *companions) if remove else ():
+            if path != STANDARD:
+                os.unlink(path)
+        return
     rows = len(array) if array.ndim else 1
     with opened(target) as file, progress_bar(rows, "compressing", quiet) as progress:
         written = codec.write(file, array, chunk_size, progress, ordered=not unordered)

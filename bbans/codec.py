@@ -241,8 +241,9 @@ class Codec:
             images = count_images(shape if header.ordered else (1, *header.row_shape), self.model.image_shape)
             if chunk.method in CODED and not (images and chunk.rows):
                 raise FormatError(f"a chunk of shape {shape} does not fit model {self.model.name}: the file is damaged")
-        if directory.rows > ROWS_MAXIMUM and not header.ordered:
-            raise FormatError(f"{directory.rows} rows without an order: the file is damaged")
+        for block in () if header.ordered else directory.blocks:
+            if sum(directory.chunks[number].rows for number in block) > ROWS_MAXIMUM:
+                raise FormatError(f"a set of more than {ROWS_MAXIMUM} rows: the file is damaged")
 
     def decode(self, payload: bytes, rows: int, header: Header, threads: int) -> NDArray[Any]:
         """See :class:`bbans.reader.Decoder`."""

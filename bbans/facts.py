@@ -56,7 +56,15 @@ def _table_of_collection(facts: Facts) -> str:
         shape = "x".join(map(str, group["shape"])) or "number"
         rate = group["bits_per_dimension"]
         numbers = (f"{group['size']:,}", "" if rate is None else f"{rate:.4f}", f"{group['ratio']:.2f}")
-        rows.append((name, f"{group['files']:,}", f"{shape} {group['dtype']}", group["model"] or "none", *numbers))
+        rows.append(
+            (
+                name,
+                f"{group['files']:,}",
+                f"{shape} {group['dtype']}" + ", a set" * (not group["ordered"]),
+                group["model"] or "none",
+                *numbers,
+            )
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = []
     for row in rows:

@@ -351,3 +351,66 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_equal_rows_are_counted_across_blocks() -> None:
     rows = np.repeat(np.arange(5, dtype=np.uint8), [3, 1, 4, 1, 5])[:, None].repeat(1 << 21, axis=1)
     assert first_of_equals(rows, np.arange(14)).tolist() == [0, 0, 0, 3, 4, 4, 4, 4, 8, 9, 9, 9, 9, 9]
+
+
+def pairs(images: NDArray[np.generic], *others: NDArray[np.generic]) -> list[tuple[bytes, ...]]:
+    return sorted(tuple(part[row : row + 1].tobytes() for part in (images, *others)) for row in range(len(images)))
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("ordered", [True, False])
+def test_companions_stay_with_their_images(ordered: bool) -> None:
+    images = repeated(GREY, 100)
+    labels, boxes = np.arange(100) % 7, np.random.default_rng(0).normal(size=(100, 2, 2)).astype(">f4")
+    companions = {"labels": labels, "boxes": boxes}
+    data = bbans.compress(images, model=GREY, ordered=ordered, companions=companions)
+    with bbans.open_collection(data, model=GREY) as collection:
+        back = [collection[f"{name}.npy"] for name in ("images", "labels", "boxes")]
+    assert pairs(*back) == pairs(images, labels, boxes)
+    assert ordered == all((found == given).all() for found, given in zip(back, (images, labels, boxes), strict=True))
+    shuffled = np.random.default_rng(1).permutation(100)
+    again = bbans.compress(
+        images[shuffled], model=GREY, ordered=ordered, companions={"labels": labels[shuffled], "boxes": boxes[shuffled]}
+    )
+    assert (again == data) is not ordered
+
+
+@pytest.mark.parametrize(
+    ("companions", "match"),
+    [
+        ({"labels": np.arange(4)}, "it needs a row for each"),
+        ({"labels": np.array(3)}, "it needs a row for each"),
+        ({"images": np.arange(5)}, "give it one of its own"),
+        ({"a/b": np.arange(5)}, "give it one of its own"),
+        ({"names": np.array(list("abcde"))}, "expected a NumPy array"),
+    ],
+)
+def test_companions_must_go_with_the_images(companions: dict[str, NDArray[np.generic]], match: str) -> None:
+    with pytest.raises(bbans.ArrayError, match=match):
+        bbans.compress(random_images(GREY, 5), model=GREY, companions=companions)
+
+
+def test_companions_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images, labels = np.arange(60, dtype="<f8").reshape(20, 3)[::-1] % 17, np.arange(20)
+    np.save("images.npy", images)
+    np.save("labels.npy", labels)
+
+    def run(*arguments: str, status: int = 0) -> str:
+        result = CliRunner().invoke(main, list(arguments))
+        assert result.exit_code == status, result.output
+        return result.output
+
+    compress = ("compress", "images.npy", "--with", "labels.npy", "--model", "none", "--unordered", "-o", "both.bba")
+    run(*compress, "--rm")
+    assert not Path("images.npy").exists() and not Path("labels.npy").exists()
+    run("test", "both.bba")
+    assert "a set" in run("info", "both.bba")
+    run("decompress", "both.bba", "-o", "both")
+    back = np.load("both/images.npy"), np.load("both/labels.npy")
+    assert_sorted(back[0], images)
+    assert pairs(*back) == pairs(images, labels)
+    np.save("few.npy", np.arange(3))
+    assert "a row for each" in run("compress", "both/images.npy", "--with", "few.npy", "-o", "no.bba", status=1)
+    assert "have names" in run("compress", "both", "--unordered", "-o", "no.bba", status=2)
+    assert not Path("no.bba").exists()
