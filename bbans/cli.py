@@ -79,7 +79,10 @@ def main() -> None:
     help="Refine the posterior of each image by K steps: smaller and slower, both ways.",
 )
 @click.option(
-    "--chunk-size", type=click.IntRange(1), metavar="N", help="Rows coded together: what a slice costs to read."
+    "--chunk-size",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Rows coded together: what a slice costs to read, or the size of a set.",
 )
 @click.option(
     "--unordered",

@@ -5,9 +5,9 @@ log2(n!) bits, less log2(m!) for each that is there m times. The decoder gets th
 drawn, last first, puts each into its place among those it has, and pushes back where that was.
 
 A set is coded in several chunks side by side, which all draw from it. They go in *rounds*: in each of them each chunk
-draws as many rows as what its stack holds can pay for, one chunk after the other, and then all code what they drew,
-each for itself. A round draws several times what all before it did, so there are few of them, and most rows are of the
-last two.
+draws as many rows as half of what its stack holds pays for, one chunk after the other, and then all code what they
+drew, each for itself. A round draws several times what all before it did, so there are few of them, and most rows are
+of the last two.
 
 Source: D. Severo, J. Townsend, A. Khisti, A. Makhzani, K. Ullrich, "Compressing Multisets with Large Alphabets using
 Bits-Back Coding" (IEEE JSAIT 2023), which draws one row at a time.
@@ -50,7 +50,7 @@ SHARES = (8, 6, 4, 2, 1)
 """Eighths of what images are expected to give that a plan counts on, in the order in which they are tried."""
 SPARE_WORDS = 32
 """Of the first words that may go besides what two images borrow, before a plan is taken to count on too much."""
-Fetch = Callable[["slice | Integers"], Bytes]
+Fetch = Callable[[slice | Integers], Bytes]
 """From places in the canonical order of a set to the pixels of the rows there, uint8 ``(rows, pixels)``."""
 
 
