@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bbans.buffers import open_buffer
 from bbans.codec import Codec, scale_of_rows
+from bbans.companions import Companions, write_with_companions
 from bbans.container import ModelReference, read_directory, read_embedded
 from bbans.embedded import extract
 from bbans.errors import ModelError, StoredWarning
@@ -68,6 +69,8 @@ def compress(
     steps: int = 0,
     chunk_size: int | None = None,
     embed_model: bool = False,
+    ordered: bool = True,
+    companions: Companions | None = None,
     engine: str = "auto",
     device: str = "auto",
     ans: str = "auto",
@@ -78,11 +81,17 @@ def compress(
     ``model`` is the name of a shipped model, a path, a loaded model, None for zstandard alone, or ``"auto"`` for
     what suits the array best: a shipped model, or for each chunk zstandard at level 19 if that is smaller still.
     ``chunk_size`` is the number of rows coded together. With ``embed_model`` the weights are in the file, which then
-    decodes with nothing else. The other arguments are those of :meth:`bbans.Codec.of`.
+    decodes with nothing else. Unless ``ordered``, the images are a set: they come back in a canonical order, the same
+    for the same images (:mod:`bbans.canonical`), and the log2(n!) bits that the order of n of them takes are saved;
+    ``chunk_size`` is then the number of rows of a set, all by default. ``companions`` are arrays that belong to the
+    rows, such as labels, by their names: the bytes are then those of a collection, from which
+    :func:`bbans.open_collection` reads ``images.npy`` and each companion, in the same order. The other arguments are
+    those of :meth:`bbans.Codec.of`.
 
     An array that the model doesn't fit, or whose file the model's weights would make larger than zstandard does, is
     stored through zstandard, with a :class:`bbans.StoredWarning`. Arrays of other libraries, such as tensors, are taken
-    where they lie in the machine's memory. Raises :class:`bbans.ArrayError` for arrays that don't hold numbers.
+    where they lie in the machine's memory. Raises :class:`bbans.ArrayError` for arrays that don't hold numbers, or
+    don't go together.
 
     >>> import bbans
     >>> images = bbans.sample_images(bbans.load_model("gg-mnist-binary"), 3)
@@ -104,7 +113,10 @@ def compress(
         pixels=array.size,
     )
     file = io.BytesIO()
-    written = codec.write(file, array, chunk_size)
+    if companions:
+        written = write_with_companions(file, "images", array, companions, codec, chunk_size, ordered)["images"]
+    else:
+        written = codec.write(file, array, chunk_size, ordered=ordered)
     if written.note is not None and model is not None:
         warnings.warn(written.note, StoredWarning, stacklevel=2)
     return file.getvalue()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bbans.bitsback import LatentVariableModel, Likelihood
 from bbans.codec import Codec
 from bbans.container import Method
-from bbans.errors import ModelError
+from bbans.errors import BbansError, ModelError
 from bbans.intervals.distribution import Distribution, Symbols
 from bbans.likelihoods import information_each
 from bbans.reader import WORKING_BYTES, CompressedArray
@@ -45,6 +45,10 @@ def bits_of_pixels(compressed: CompressedArray, start: int = 0, stop: int | None
     >>> cost.pixels.shape, cost.latents.shape
     ((3, 28, 28), (3,))
     """
+    if not compressed.header.ordered:
+        raise BbansError(
+            "the file is a set, whose images were coded in an order of their own: what each cost is not kept"
+        )
     rows = compressed.directory.rows
     stop = rows if stop is None else min(stop, rows)
     row_shape = compressed.header.row_shape

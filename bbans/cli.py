@@ -8,7 +8,6 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bbans.codec import Written
-    from bbans.reader import CompressedArray, Progress
+    from bbans.reader import CompressedArray
 
 SUFFIX = ".bba"
 NAMED = 20
@@ -84,7 +83,22 @@ def main() -> None:
     help="Refine the posterior of each image by K steps: smaller and slower, both ways.",
 )
 @click.option(
-    "--chunk-size", type=click.IntRange(1), metavar="N", help="Rows coded together: what a slice costs to read."
+    "--chunk-size",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Rows coded together: what a slice costs to read, or the size of a set.",
+)
+@click.option(
+    "--unordered",
+    is_flag=True,
+    help="The images are a set: what their order takes is saved, and they come back sorted.",
+)
+@click.option(
+    "--with",
+    "companions",
+    multiple=True,
+    metavar="LABELS",
+    help="An array that goes with the images, row by row, into the same file; may be given several times.",
 )
 @click.option("--embed-model", is_flag=True,
               help="Put the model's weights into the file, which then decodes with nothing else.")  # fmt: skip
@@ -106,6 +120,8 @@ def compress(
     posterior: str | None,
     steps: int,
     chunk_size: int | None,
+    unordered: bool,
+    companions: tuple[str, ...],
     embed_model: bool,
     verify: bool,
     scheduler: str | None,
@@ -118,6 +134,8 @@ def compress(
     TIFF pictures and arrays; pictures of one shape and type make a group. It comes back as a folder with the same
     names and the same pixels; what else was in the pictures' files is not kept. Pictures whose pixels would
     not come back as they are, such as 16-bit colours, are refused.
+
+    With --unordered, an array is a set of images. With --with LABELS, an array becomes a collection of two.
     """
     from bbans.api import resolve_model
     from bbans.codec import Codec
@@ -155,6 +173,8 @@ def compress(
     if array is None:
         from bbans.collection_cli import compress_collection
 
+        if unordered or companions:
+            raise click.UsageError("--unordered and --with are for an array; files of a collection have names")
         compress_collection(
             sources, target, chunk_size, verify, remove, quiet, named, verbose,
             posterior=posterior, steps=steps, embed_model=embed_model, **coding,
@@ -172,9 +192,20 @@ def compress(
         pixels=array.size,
         **coding,
     )
+    if companions:
+        from bbans.collection_cli import compress_with
+
+        compress_with(
+            "images.npy" if source == STANDARD else source, array, companions, target, codec, chunk_size, not unordered,
+            verify or remove, quiet, verbose,
+        )  # fmt: skip
+        for path in (source, *companions) if remove else ():
+            if path != STANDARD:
+                os.unlink(path)
+        return
     rows = len(array) if array.ndim else 1
     with opened(target) as file, progress_bar(rows, "compressing", quiet) as progress:
-        written = codec.write(file, array, chunk_size, progress)
+        written = codec.write(file, array, chunk_size, progress, ordered=not unordered)
         if verify or remove:
             file.flush()
             check_equal(CompressedArray(file, codec), array)
@@ -235,9 +266,8 @@ def decompress(
         start, stop = _rows(select, compressed.directory.rows)
         shape = (stop - start, *compressed.shape[1:]) if compressed.shape else ()
         with opened(target) as file, progress_bar(stop - start, "decompressing", quiet) as progress:
-            blocks = _counted(compressed.blocks(start, stop), progress)
             try:
-                write_npy_blocks(file, compressed.dtype, shape, blocks)
+                write_npy_blocks(file, compressed.dtype, shape, compressed.blocks(start, stop, progress))
             except FormatError as error:
                 raise FormatError(f"{error}; --recover writes the rows of all other chunks") from error
     if verbose and not quiet:
@@ -265,13 +295,13 @@ def test(source: str, quiet: bool, **decoding: Any) -> None:
         chunks = compressed.directory.chunks
         lost = []
         with progress_bar(compressed.directory.rows, "testing", quiet) as progress:
-            for number, (rows, found) in enumerate(compressed.salvage()):
-                progress(len(rows))
-                if isinstance(found, BbansError):
-                    lost.append(f"chunk {number} (rows {rows.start}:{rows.stop}): {found}")
+            for salvaged in compressed.salvage(progress):
+                if salvaged.error is not None:
+                    lost.append(f"{salvaged.place}: {salvaged.error}")
     if lost:
         more = f"; and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
-        fail(f"{source}: {len(lost)} of {len(chunks)} chunks are damaged: {'; '.join(lost[:NAMED])}{more}")
+        parts = f"{len(chunks)} chunks" if compressed.header.ordered else f"{len(compressed.directory.blocks)} sets"
+        fail(f"{source}: {len(lost)} of {parts} are damaged: {'; '.join(lost[:NAMED])}{more}")
     if not quiet:
         click.echo(f"{source}: OK ({len(chunks)} chunks, {compressed.directory.rows} rows)", err=True)
 
@@ -379,18 +409,11 @@ def models(as_json: bool) -> None:
         click.echo(f"{row['name']:<20} {shape:<10} {row['values']:>3} values  {row['size']:>9,} bytes  {posteriors}")
 
 
-def _counted(blocks: Iterator[NDArray[Any]], progress: Progress) -> Iterator[NDArray[Any]]:
-    """The same blocks, each counted when it is done with."""
-    for block in blocks:
-        yield block
-        progress(len(block))
-
-
 def _recover(compressed: CompressedArray, target: Path | None, quiet: bool) -> None:
     """Write the rows of all chunks that are whole; ends with status 2 if there are others."""
     from bbans.npy import write_npy_header
 
-    lost, kept, total = [], 0, compressed.directory.rows
+    lost, kept, total = False, 0, compressed.directory.rows
 
     def write_header(file: BinaryIO, rows: int) -> None:
         write_npy_header(file, compressed.dtype, (rows, *compressed.shape[1:]) if compressed.shape else ())
@@ -398,14 +421,14 @@ def _recover(compressed: CompressedArray, target: Path | None, quiet: bool) -> N
     with opened(target) as file, progress_bar(total, "recovering", quiet) as progress:
         start = file.tell()
         write_header(file, total)
-        for rows, found in compressed.salvage():
-            progress(len(rows))
-            if isinstance(found, BbansError):
-                lost.append(rows)
-                click.echo(f"bbans: lost rows {rows.start}:{rows.stop}: {found}", err=True)
-            else:
-                file.write(found.tobytes())
-                kept += len(rows)
+        for salvaged in compressed.salvage(progress):
+            rows, found = salvaged.rows, salvaged.found
+            if salvaged.error is not None:
+                lost = True
+                some = f"{len(rows) - len(found)} of " if len(found) else ""
+                click.echo(f"bbans: lost {some}rows {rows.start}:{rows.stop}: {salvaged.error}", err=True)
+            file.write(found.tobytes())
+            kept += len(found)
         if lost:
             file.seek(start)
             write_header(file, kept)
@@ -437,6 +460,8 @@ def _report(written: Written, target: Path | None, verbose: bool, posterior: str
     rate = "" if math.isnan(written.bits_per_dimension) else f", {written.bits_per_dimension:.4f} bits/dim"
     ratio = written.raw_size / written.size
     click.echo(f"{target or 'standard output'}: {written.size:,} bytes, ratio {ratio:.2f}{rate}", err=True)
+    if written.order_bits:
+        click.echo(f"{written.order_bits / 8:,.0f} bytes saved that the order of the rows would have taken", err=True)
     if verbose:
         embedded = f" ({written.embedded_size:,} bytes of the file)" if written.embedded_size else ""
         click.echo(

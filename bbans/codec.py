@@ -6,7 +6,7 @@ import io
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -17,19 +17,22 @@ from numpy.typing import NDArray
 from bbans import container
 from bbans.ans import Core, core_named
 from bbans.buffers import flat_view, open_buffer
+from bbans.canonical import Bytes, SortedRows, order_bits, row_bytes
 from bbans.chunk import ChunkCoder
-from bbans.container import Directory, Header, Method, ModelReference
+from bbans.container import CODED, Directory, Header, Method, ModelReference
 from bbans.embedded import embed
-from bbans.errors import FormatError, ModelError
+from bbans.errors import ArrayError, FormatError, ModelError
 from bbans.evaluated import EvaluatedModel
 from bbans.fallback import NEAR, Stored, quick_size, restore, store, stored_if_smaller
 from bbans.inference.refined import STEPS_MAXIMUM
+from bbans.lehmer import Integers
 from bbans.model import Model
-from bbans.parallel import map_in_order, spare_threads
+from bbans.parallel import Progress, map_in_order, spare_threads
 from bbans.portable.engine import Engine
 from bbans.portable.engines import engine_named, goes_with_compiled_code
-from bbans.reader import CompressedArray, Progress, check_out
+from bbans.reader import CompressedArray, check_out
 from bbans.rows import Rows, Spread, block_of, check_rows
+from bbans.sets import ROWS_MAXIMUM, SetCoder
 from bbans.symbols import (
     SupportsDLPack,
     count_images,
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 
 CHUNK_PIXELS = 1 << 22
 """Pixels of a chunk, unless the caller chooses."""
+SET_PIXELS = 1 << 30
+"""Pixels of a set, unless the caller chooses: what decoding one keeps in memory."""
 STORED_CHUNK_BYTES = 1 << 24
 STORED_CHUNKS = {b"\0": Method.ZSTANDARD, b"\2": Method.PLANES}
 """How a chunk outside of a file begins that is stored through zstandard."""
@@ -68,6 +73,8 @@ class Written:
     """What the user should know: that data was stored through zstandard, and why."""
     embedded_size: int = 0
     """Bytes of the file that are the model's."""
+    order_bits: float = 0
+    """What was given back, since the rows' order was not kept."""
 
     @property
     def bits_per_dimension(self) -> float:
@@ -178,10 +185,21 @@ class Codec:
         evaluated = self.evaluated.on_threads(threads)
         return ChunkCoder(evaluated, self.core, self.model.image_bits, self.model.latent_bits)
 
-    def compress(self, array: NDArray[Any] | SupportsDLPack, chunk_size: int | None = None) -> bytes:
+    def set_coder(self, row_pixels: int, chunks: int) -> SetCoder:
+        """What codes a set of so many chunks; the codec must have a model."""
+        coder = self.chunk_coder(spare_threads(self.threads, chunks))
+        assert self.model is not None
+        row_images = row_pixels // self.model.pixels
+        return SetCoder(
+            coder.model, coder.core, coder.image_bits, coder.latent_bits, row_pixels, row_images, self.threads
+        )
+
+    def compress(
+        self, array: NDArray[Any] | SupportsDLPack, chunk_size: int | None = None, ordered: bool = True
+    ) -> bytes:
         """The array as a whole `.bba` file: see :meth:`write`."""
         file = io.BytesIO()
-        self.write(file, array, chunk_size)
+        self.write(file, array, chunk_size, ordered=ordered)
         return file.getvalue()
 
     def write(
@@ -190,18 +208,23 @@ class Codec:
         array: NDArray[Any] | SupportsDLPack,
         chunk_size: int | None = None,
         progress: Progress | None = None,
+        ordered: bool = True,
     ) -> Written:
         """Compress an array of any numeric type and shape to ``file``.
 
         ``chunk_size`` is the number of rows (entries of the first axis) that are coded together: what a slice of
-        the file costs to read. What the model doesn't fit, or codes worse, is stored through zstandard. Raises
-        :class:`bbans.errors.ArrayError` for arrays that don't hold numbers.
+        the file costs to read. What the model doesn't fit, or codes worse, is stored through zstandard. Unless
+        ``ordered``, rows come back in canonical order (:mod:`bbans.canonical`), and what their order takes is saved;
+        ``chunk_size`` is then the number of rows of a set. Raises :class:`bbans.errors.ArrayError` for arrays that
+        don't hold numbers, or are to lose their order and hold one image.
 
         Chunks are written as they are coded, or kept until the last one is if a model might be embedded.
         """
         array = numeric_array(array)
         rows = array[None] if array.ndim == 0 else array
-        return self._write(file, rows, array.shape, chunk_size, progress, None)
+        scale = self._scale_of(rows, array.shape, None)
+        content = rows if ordered else self._sorted(rows, scale)
+        return self._write(file, content, array.shape, scale, chunk_size, progress, None)
 
     def write_rows(
         self,
@@ -217,36 +240,45 @@ class Codec:
         comes back is chunks.
         """
         check_rows(rows)
-        return self._write(file, rows, rows.shape, chunk_size, progress, spread)
+        scale = self._scale_of(rows, rows.shape, spread)
+        return self._write(file, rows, rows.shape, scale, chunk_size, progress, spread)
 
     def _write(
         self,
         file: BinaryIO,
         rows: Rows,
         shape: tuple[int, ...],
+        scale: int | None,
         chunk_size: int | None,
         progress: Progress | None,
         spread: Spread | None,
     ) -> Written:
-        scale = self._scale_of(rows, shape, spread)
         content = self._content(rows, scale, chunk_size, progress, spread)
         reference = self.reference if content.uses_model else None
-        header = Header(rows.dtype.str, len(shape), rows.shape[1:], scale if reference and scale else 1, reference)
-        stored_rows = 0
+        header = Header(
+            rows.dtype.str,
+            len(shape),
+            rows.shape[1:],
+            scale if reference and scale else 1,
+            reference,
+            ordered=not isinstance(rows, SortedRows),
+        )
+        written: list[tuple[int, Method]] = []
 
         def chunks() -> Iterator[CodedChunk]:
-            nonlocal stored_rows
-            for chunk in content.chunks:
-                stored_rows += 0 if chunk[1] is Method.BITS_BACK else chunk[0]
-                yield chunk
+            for count, method, payload in content.chunks:
+                written.append((count, method))
+                yield count, method, payload
 
         size = container.write(file, header, chunks(), content.embedded)
         note = content.note
+        stored_rows = sum(count for count, method in written if method not in CODED)
         if note is None and stored_rows:
             note = f"{stored_rows} of {rows.shape[0]} rows are smaller through zstandard, and were stored so"
         name = reference.name if reference else None
+        won = sum(order_bits(rows.first[part]) for part in _sets(written)) if isinstance(rows, SortedRows) else 0
         elements = math.prod(shape)
-        return Written(size, elements, elements * rows.dtype.itemsize, name, note, len(content.embedded))
+        return Written(size, elements, elements * rows.dtype.itemsize, name, note, len(content.embedded), won)
 
     def decompress(self, data: Buffer, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """The array that a `.bba` file holds, which must have been written with this codec's model or with none.
@@ -327,8 +359,13 @@ class Codec:
             raise FormatError(f"the file has a scale of {header.scale}: it is damaged")
         for chunk in directory.chunks:
             shape = (chunk.rows, *header.row_shape)
-            if chunk.method is Method.BITS_BACK and not count_images(shape, self.model.image_shape):
+            # A row of a set is one image, or several.
+            images = count_images(shape if header.ordered else (1, *header.row_shape), self.model.image_shape)
+            if chunk.method in CODED and not (images and chunk.rows):
                 raise FormatError(f"a chunk of shape {shape} does not fit model {self.model.name}: the file is damaged")
+        for block in () if header.ordered else directory.blocks:
+            if sum(directory.chunks[number].rows for number in block) > ROWS_MAXIMUM:
+                raise FormatError(f"a set of more than {ROWS_MAXIMUM} rows: the file is damaged")
 
     def decode(self, payload: bytes, rows: int, header: Header, threads: int) -> NDArray[Any]:
         """See :class:`bbans.reader.Decoder`."""
@@ -336,6 +373,30 @@ class Codec:
         elements = rows * math.prod(header.row_shape)
         symbols = self.chunk_coder(threads).decode(payload, elements // self.model.pixels)
         return from_symbols(symbols, header.scale, np.dtype(header.dtype)).ravel()
+
+    def decode_set(
+        self, payloads: Sequence[bytes | None], sizes: Sequence[int], header: Header, progress: Progress | None
+    ) -> Iterator[NDArray[Any]]:
+        """See :class:`bbans.reader.Decoder`."""
+        coder = self.set_coder(math.prod(header.row_shape), len(sizes))
+        whole = [payload for payload in payloads if payload is not None]
+        damaged = len(whole) < len(payloads)
+        found = coder.salvage(payloads, sizes) if damaged else coder.decode(whole, sizes, progress)
+        for block in found.blocks():
+            yield from_symbols(block, header.scale, np.dtype(header.dtype)).reshape(-1, *header.row_shape)
+
+    def _sorted(self, rows: NDArray[Any], scale: int | None) -> SortedRows:
+        """The rows in canonical order; :class:`bbans.errors.ArrayError` if they are the lines of one image."""
+        if scale is None:
+            return SortedRows.of(rows, row_bytes(rows))
+        assert self.model is not None
+        if math.prod(rows.shape[1:]) < self.model.pixels:
+            raise ArrayError(
+                f"an array of shape {rows.shape} is one image of model {self.model.name}, not a set of images: give it "
+                "an axis more, or keep its order"
+            )
+        # The order of symbols is that of the elements, which may have more bytes.
+        return SortedRows.of(rows, row_bytes(rows if rows.itemsize == 1 else to_symbols(rows, scale)))
 
     def _scale_of(self, rows: Rows, shape: tuple[int, ...], spread: Spread | None) -> int | None:
         """How the elements become the model's symbols, or None if the model doesn't fit an array of ``shape``."""
@@ -356,7 +417,10 @@ class Codec:
         if self.model is None or scale is None:
             stored = _reported(self._stored(rows, chunk_size, spread), progress)
             return _Content(stored, uses_model=False, note=self.misfit)
-        chunks = _reported(self._coded(rows, scale, chunk_size, spread), progress)
+        if isinstance(rows, SortedRows):
+            chunks = self._coded_sets(rows, scale, chunk_size, progress)
+        else:
+            chunks = _reported(self._coded(rows, scale, chunk_size, spread), progress)
         if not self.embedded:
             return _Content(chunks, uses_model=True)
         # The model comes before the chunks, and whether it is worth its bytes is known after the last of them.
@@ -364,7 +428,7 @@ class Codec:
         if not any(method is Method.BITS_BACK for _, method, _ in coded):
             return _Content(coded, uses_model=False)
         size = len(self.embedded) + sum(len(payload) for _, _, payload in coded)
-        smaller = self._stored_if_smaller(rows, chunk_size, size, spread)
+        smaller = self._stored_if_smaller(rows, chunk_size, size, True, spread)
         if smaller is None:
             return _Content(coded, uses_model=True, embedded=self.embedded)
         note = (
@@ -374,11 +438,15 @@ class Codec:
         return _Content(smaller, uses_model=False, note=note)
 
     def _stored_if_smaller(
-        self, rows: Rows, chunk_size: int | None, size: int, spread: Spread | None
+        self, rows: Rows, chunk_size: int | None, size: int, thorough: bool, spread: Spread | None
     ) -> list[CodedChunk] | None:
-        """All rows through zstandard at level 19, if that takes less than ``size`` bytes."""
+        """All rows through zstandard at level 19, if that takes less than ``size`` bytes.
+
+        The quick level decides unless the comparison is to be ``thorough``: see :mod:`bbans.fallback`.
+        """
         slices = _slices(rows.shape[0], chunk_size or stored_chunk_size(rows))
-        if size < NEAR * sum(self._mapped(spread)(partial(_quick_size_of, rows), slices)):
+        quick = sum(self._mapped(spread)(partial(_quick_size_of, rows), slices))
+        if size < (NEAR * quick if thorough else quick):
             return None
         stored = []
         for chunk in self._stored(rows, chunk_size, spread):
@@ -429,6 +497,28 @@ class Codec:
                     (part.stop - part.start, Method.BITS_BACK, payload)
                     for part, payload in zip(group, coded, strict=True)
                 ]
+
+    def _coded_sets(
+        self, rows: SortedRows, scale: int, chunk_size: int | None, progress: Progress | None
+    ) -> Iterator[CodedChunk]:
+        """Chunks of sets through the model, or of all rows of a set through zstandard if that makes less of them."""
+        row_pixels = math.prod(rows.shape[1:])
+        for part in _slices(len(rows), chunk_size or max(1, min(ROWS_MAXIMUM, SET_PIXELS // row_pixels))):
+            members = rows.part(part)
+            chunks = _slices(part.stop - part.start, max(1, CHUNK_PIXELS // row_pixels))
+            sizes = [chunk.stop - chunk.start for chunk in chunks]
+
+            def fetch(places: slice | Integers, members: SortedRows = members) -> Bytes:
+                return to_symbols(members[places], scale).reshape(-1, row_pixels)
+
+            coder = self.set_coder(row_pixels, len(sizes))
+            payloads = coder.encode(fetch, members.first, sizes, progress)
+            stored = self._stored_if_smaller(members, None, sum(map(len, payloads)), self.thorough, None)
+            if stored is not None:
+                yield from stored
+                continue
+            for number, (size, payload) in enumerate(zip(sizes, payloads, strict=True)):
+                yield size, Method.SAME_SET if number else Method.BITS_BACK, payload
 
     def _mapped(self, spread: Spread | None) -> Spread:
         """``spread``, or this codec's threads."""
@@ -529,6 +619,19 @@ def _reported(chunks: Iterable[CodedChunk], progress: Progress | None) -> Iterat
         if progress is not None:
             progress(chunk[0])
         yield chunk
+
+
+def _sets(chunks: Iterable[tuple[int, Method]]) -> list[slice]:
+    """Where the rows of each set lie, from the rows and methods of all chunks."""
+    sets: list[slice] = []
+    start = 0
+    for rows, method in chunks:
+        if method is Method.SAME_SET:
+            sets[-1] = slice(sets[-1].start, start + rows)
+        elif method is Method.BITS_BACK:
+            sets.append(slice(start, start + rows))
+        start += rows
+    return sets
 
 
 def stored_chunk_size(rows: Rows) -> int:

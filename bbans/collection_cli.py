@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from numpy.typing import NDArray
 
-from bbans.codec import Written
+from bbans.codec import Codec, Written
 from bbans.collection import FileFormat, Role, paths_of
 from bbans.collection_reader import Collection, in_folder
+from bbans.companions import check_companions, write_with_companions
 from bbans.container import COLLECTION, read_kind
 from bbans.errors import BbansError, FormatError
 from bbans.folders import WrittenCollection, codec_chooser, open_collection, write_collection
-from bbans.inputs import Source, find_groups
+from bbans.inputs import Source, find_groups, read_array
 from bbans.npy import whole_file, whole_folder
 from bbans.options import fail, opened, output_target, progress_bar
 
@@ -49,6 +51,34 @@ def compress_collection(
         _report(written, target, verbose, model is not None)
     if remove:
         _remove([source for group in groups for source in group.sources], inputs)
+
+
+def compress_with(
+    source: str, array: NDArray[Any], companions: Sequence[str], target: Path | None, codec: Codec,
+    chunk_size: int | None, ordered: bool, verify: bool, quiet: bool, verbose: bool,
+) -> None:  # fmt: skip
+    """Compress an array and those that go with its rows to a collection, and say what became of them."""
+    others: dict[str, NDArray[Any]] = {}
+    for path in companions:
+        companion = read_array(Path(path))
+        if companion is None or _member_name(path) in others:
+            raise BbansError(f"{path} is not one array, or has the name of another that goes with {source}")
+        others[_member_name(path)] = companion
+    check_companions(_member_name(source), array, others)
+    with opened(target) as file, progress_bar(len(array), "compressing", quiet) as progress:
+        start = file.tell()
+        groups = write_with_companions(
+            file, _member_name(source), array, others, codec, chunk_size, ordered, verify, progress
+        )
+        size = file.tell() - start
+    if not quiet:
+        _report(WrittenCollection(size, groups), target, verbose, codec.model is not None)
+
+
+def _member_name(path: str) -> str:
+    """The name of the array in a file."""
+    name = Path(path)
+    return name.stem if name.suffix.lower() in (".npy", ".npz", ".gz", ".idx") else name.name
 
 
 def decompress_collection(
@@ -100,11 +130,10 @@ def test_collection(source: str | bytes, name: str, quiet: bool, **decoding: Any
                 except FormatError as error:
                     lost.append(f"{member.name}: {error}")
                     continue
-                for number, (rows, found) in enumerate(array.salvage()):
-                    chunks += 1
-                    progress(len(rows))
-                    if isinstance(found, BbansError):
-                        lost.append(f"{member.name}, chunk {number} (rows {rows.start}:{rows.stop}): {found}")
+                for salvaged in array.salvage(progress):
+                    chunks += len(salvaged.chunks)
+                    if salvaged.error is not None:
+                        lost.append(f"{member.name}, {salvaged.place}: {salvaged.error}")
         files = len(collection)
     if lost:
         more = f"; and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
@@ -163,4 +192,5 @@ def _report(written: WrittenCollection, target: Path | None, verbose: bool, note
 
 def _described(name: str, written: Written) -> str:
     rate = "" if math.isnan(written.bits_per_dimension) else f", {written.bits_per_dimension:.4f} bits/dim"
-    return f"{name}: {written.size:,} bytes{rate}, model {written.model or 'none'}"
+    won = f", {written.order_bits / 8:,.0f} bytes of order saved" if written.order_bits else ""
+    return f"{name}: {written.size:,} bytes{rate}, model {written.model or 'none'}{won}"

@@ -19,8 +19,9 @@ from bbans.collection import FileFormat, Form, Member, NamedFile, Role, member_f
 from bbans.errors import BbansError, FormatError
 from bbans.inputs import write_idx_header
 from bbans.npy import whole_folder, write_npy_blocks
+from bbans.parallel import Progress
 from bbans.pictures import write_picture
-from bbans.reader import CompressedArray, Progress
+from bbans.reader import CompressedArray, Salvaged
 
 Create = Callable[[str], AbstractContextManager[BinaryIO]]
 """From the path of a file to what it is written to; a file whose block ends with an error must vanish."""
@@ -134,23 +135,22 @@ class Collection(Mapping[str, NDArray[Any]]):
 class _Rows:
     """Blocks of rows, taken as many at a time as are asked for."""
 
-    def __init__(
-        self, blocks: Iterator[tuple[range, NDArray[Any] | BbansError]], progress: Progress | None = None
-    ) -> None:
+    def __init__(self, blocks: Iterator[Salvaged], progress: Progress | None = None) -> None:
         self._blocks, self._progress = blocks, progress
-        self._rows, self._found = range(0), np.empty(0)
+        self._rows = range(0)
 
     def take(self, count: int) -> Iterator[NDArray[Any]]:
         """The next ``count`` rows in pieces; after all of them, an error if some are lost."""
         error: BbansError | None = None
         while count:
             if not self._rows:
-                self._rows, self._block = next(self._blocks)
+                self._block = next(self._blocks)
+                self._rows = self._block.rows
             taken = min(count, len(self._rows))
-            if isinstance(self._block, BbansError):
-                error = self._block
+            if self._block.error is not None:
+                error = self._block.error
             else:
-                yield self._block[len(self._block) - len(self._rows) :][:taken]
+                yield self._block.found[len(self._block.found) - len(self._rows) :][:taken]
             self._rows = self._rows[taken:]
             count -= taken
             if self._progress is not None:

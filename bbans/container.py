@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import pairwise
 from typing import BinaryIO
 
 from bbans.errors import FormatError
@@ -17,8 +18,10 @@ from bbans.fields import FieldReader, decode_varint, string, varint
 MAGIC = b"\x89BBA\r\n\x1a\n"
 """As in PNG: a byte that is not ASCII, both kinds of line ends, and an end-of-file mark that stops a listing."""
 VERSION = 1
-ONE_ARRAY, ONE_ARRAY_WITH_MODEL, COLLECTION = 0, 1, 4
-"""The kinds of content so far; the last one is that of :mod:`bbans.collection`, others are left for later versions."""
+ONE_ARRAY, ONE_ARRAY_WITH_MODEL, ONE_SET, ONE_SET_WITH_MODEL, COLLECTION = range(5)
+"""The kinds of content so far; others are left for later versions. A set is an array whose rows have no order; the last
+one is that of :mod:`bbans.collection`.
+"""
 COMMON_POSTERIOR = "amortized"
 """Written as an empty name, since most files have it."""
 FOOTER = struct.Struct("<II")
@@ -31,8 +34,15 @@ class Method(IntEnum):
 
     ZSTANDARD = 0
     BITS_BACK = 1
+    """If rows have no order, this is the first chunk of a set."""
     PLANES = 2
     """Through zstandard too, as :mod:`bbans.planes`."""
+    SAME_SET = 3
+    """Bits-back, going on with the set of the chunk before it."""
+
+
+CODED = (Method.BITS_BACK, Method.SAME_SET)
+"""The methods that need a model."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,8 @@ class Header:
     """None if all chunks are stored through zstandard."""
     embedded: Embedded | None = None
     """None if the model is not in the file."""
+    ordered: bool = True
+    """Whether rows come in the order in which they were, or else in the canonical one (:mod:`bbans.canonical`)."""
 
     @property
     def item_size(self) -> int:
@@ -104,6 +116,12 @@ class Directory:
     def rows(self) -> int:
         """The length of the first axis."""
         return sum(chunk.rows for chunk in self.chunks)
+
+    @property
+    def blocks(self) -> list[range]:
+        """The numbers of the chunks that must be decoded together: those of a set, or each by itself."""
+        starts = [number for number, chunk in enumerate(self.chunks) if chunk.method is not Method.SAME_SET]
+        return [range(start, stop) for start, stop in pairwise([*starts, len(self.chunks)])]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -180,8 +198,11 @@ def read_directory(file: BinaryIO) -> Directory:
         raise FormatError("the chunks don't fill the file between header and index: the file is damaged")
     if not header.dimensions and sum(chunk.rows for chunk in chunks) != 1:
         raise FormatError("an array without dimensions has one element: the file is damaged")
-    if header.model is None and any(chunk.method is Method.BITS_BACK for chunk in chunks):
+    if header.model is None and any(chunk.method in CODED for chunk in chunks):
         raise FormatError("a chunk is coded with a model, and the header names none: the file is damaged")
+    for before, chunk in zip((None, *chunks), chunks, strict=False):
+        if chunk.method is Method.SAME_SET and (header.ordered or before is None or before.method not in CODED):
+            raise FormatError("a chunk goes on with a set, and there is none before it: the file is damaged")
     return Directory(header, chunks, size, seed, embedded_offset)
 
 
@@ -250,7 +271,8 @@ def _chunk_checksum(seed: int, number: int, payload: bytes) -> int:
 
 
 def _header_bytes(header: Header) -> bytes:
-    kind = ONE_ARRAY if header.embedded is None else ONE_ARRAY_WITH_MODEL
+    kinds = (ONE_ARRAY, ONE_ARRAY_WITH_MODEL) if header.ordered else (ONE_SET, ONE_SET_WITH_MODEL)
+    kind = kinds[header.embedded is not None]
     body = bytes([kind]) + string(header.dtype) + bytes([header.dimensions])
     body += b"".join(varint(size) for size in header.row_shape) + varint(header.scale)
     if header.model is None:
@@ -279,7 +301,7 @@ def _parse_header(body: bytes) -> Header:
     reader = FieldReader(body)
     if (kind := reader.byte()) == COLLECTION:
         raise FormatError("the file holds a collection of arrays, not one: bbans.open_collection reads it")
-    if kind not in (ONE_ARRAY, ONE_ARRAY_WITH_MODEL):
+    if kind not in (ONE_ARRAY, ONE_ARRAY_WITH_MODEL, ONE_SET, ONE_SET_WITH_MODEL):
         raise FormatError(f"the file holds content of kind {kind}, which this version of bbans can't read")
     dtype = reader.string()
     if not DTYPE.fullmatch(dtype):
@@ -294,12 +316,14 @@ def _parse_header(body: bytes) -> Header:
         posterior, steps = reader.string() or COMMON_POSTERIOR, reader.varint()
         model = ModelReference(name, reader.take(8), posterior, steps)
     embedded = None
-    if kind == ONE_ARRAY_WITH_MODEL:
+    if kind in (ONE_ARRAY_WITH_MODEL, ONE_SET_WITH_MODEL):
         embedded = Embedded(reader.varint(), *struct.unpack("<I", reader.take(4)))
         if model is None or not embedded.length:
             raise FormatError("a model is embedded that has no name or no bytes: the file is damaged")
     reader.finish()
-    return Header(dtype, dimensions, row_shape, scale, model, embedded)
+    return Header(
+        dtype, dimensions, row_shape, scale, model, embedded, ordered=kind in (ONE_ARRAY, ONE_ARRAY_WITH_MODEL)
+    )
 
 
 def _parse_index(index: bytes, offset: int) -> tuple[Chunk, ...]:

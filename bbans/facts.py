@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO
 
 from bbans.collection import Member, member_file, read_contents, read_member
-from bbans.container import COLLECTION, Directory, Method, read_directory, read_kind
+from bbans.container import CODED, COLLECTION, Directory, read_directory, read_kind
 from bbans.errors import FormatError
 
 Facts = dict[str, Any]
@@ -37,6 +37,9 @@ def table_of(facts: Facts) -> str:
         lines.append(("identity", facts["identity"]))
     if facts["scale"] != 1:
         lines.append(("values", f"0 and {facts['scale']}"))
+    if not facts["ordered"]:
+        won = f": {facts['order_bits'] / 8:,.0f} bytes won, less where rows are equal" if facts["order_bits"] else ""
+        lines.append(("order", f"not kept{won}"))
     lines.append(("chunks", f"{chunks:,}" + (f", {stored:,} of them stored through zstandard" if stored else "")))
     lines.append(("size", f"{facts['size']:,} bytes, of {facts['raw_size']:,} raw"))
     return _aligned([*lines, *_rates(facts)])
@@ -53,7 +56,15 @@ def _table_of_collection(facts: Facts) -> str:
         shape = "x".join(map(str, group["shape"])) or "number"
         rate = group["bits_per_dimension"]
         numbers = (f"{group['size']:,}", "" if rate is None else f"{rate:.4f}", f"{group['ratio']:.2f}")
-        rows.append((name, f"{group['files']:,}", f"{shape} {group['dtype']}", group["model"] or "none", *numbers))
+        rows.append(
+            (
+                name,
+                f"{group['files']:,}",
+                f"{shape} {group['dtype']}" + ", a set" * (not group["ordered"]),
+                group["model"] or "none",
+                *numbers,
+            )
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = []
     for row in rows:
@@ -77,6 +88,8 @@ def _facts_of_array(directory: Directory) -> Facts:
     elements = math.prod(directory.shape)
     raw = elements * header.item_size
     model = header.model
+    sets = [] if header.ordered else [block for block in directory.blocks if directory.chunks[block[0]].method in CODED]
+    rows_of_sets = [sum(directory.chunks[number].rows for number in block) for block in sets]
     return {
         "shape": list(directory.shape),
         "dtype": header.dtype,
@@ -85,8 +98,10 @@ def _facts_of_array(directory: Directory) -> Facts:
         "posterior": model.posterior if model else None,
         "steps": model.steps if model else None,
         "scale": header.scale,
+        "ordered": header.ordered,
+        "order_bits": sum(math.lgamma(rows + 1) / math.log(2) for rows in rows_of_sets),
         "chunks": len(directory.chunks),
-        "stored_chunks": sum(chunk.method is not Method.BITS_BACK for chunk in directory.chunks),
+        "stored_chunks": sum(chunk.method not in CODED for chunk in directory.chunks),
         "embedded_model": header.embedded.length if header.embedded else 0,
         "size": directory.size,
         "payload": sum(chunk.length for chunk in directory.chunks),

@@ -22,7 +22,8 @@ from bbans.errors import StoredWarning
 from bbans.inputs import Group, find_groups
 from bbans.model import Model, load_model, read_model, shipped_models
 from bbans.npy import whole_file
-from bbans.reader import CompressedArray, Progress, check_equal
+from bbans.parallel import Progress
+from bbans.reader import CompressedArray, check_equal
 
 
 @dataclass(frozen=True)

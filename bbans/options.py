@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 import click
 
 if TYPE_CHECKING:
-    from bbans.reader import Progress
+    from bbans.parallel import Progress
 
 STANDARD = "-"
 

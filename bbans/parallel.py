@@ -12,6 +12,8 @@ from threadpoolctl import threadpool_limits
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
+Progress = Callable[[int], object]
+"""Called with the number of rows done since the last call."""
 
 
 def spare_threads(threads: int, count: int) -> int:

@@ -6,27 +6,26 @@ import bisect
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bbans.canonical import canonical_order, row_bytes
 from bbans.container import Directory, Header, Method, read_directory, read_embedded, read_payload
 from bbans.embedded import extract
 from bbans.errors import ArrayError, BbansError, FormatError, LimitError
 from bbans.fallback import restore
 from bbans.model import Model
-from bbans.parallel import map_in_order, spare_threads
-
-Decoded = TypeVar("Decoded")
-Progress = Callable[[int], object]
-"""Called with the number of rows done since the last call."""
-
+from bbans.parallel import Progress, map_in_order, spare_threads
 
 WORKING_BYTES = 24
 """That decoding a pixel takes besides the pixel."""
+ORDER_BYTES = 32
+"""That sorting a row takes besides the row."""
 
 
 def half_of_memory() -> int:
@@ -54,9 +53,37 @@ class Decoder(Protocol):
     def decode(self, payload: bytes, rows: int, header: Header, threads: int) -> NDArray[Any]:
         """The elements of a bits-back chunk of ``rows`` rows, flattened, decoded on so many threads."""
 
+    def decode_set(
+        self, payloads: Sequence[bytes | None], sizes: Sequence[int], header: Header, progress: Progress | None
+    ) -> Iterator[NDArray[Any]]:
+        """The rows of a set in canonical order, some at a time, from its chunks of ``sizes`` rows.
+
+        If some are None, the rows that can be had without them.
+        """
+
+
+@dataclass(frozen=True)
+class Salvaged:
+    """What came of chunks that are decoded together."""
+
+    chunks: range
+    rows: range
+    """Where they belong."""
+    found: NDArray[Any]
+    """These rows. If there is an error: none, or those of a set that can still be had."""
+    error: BbansError | None
+
+    @property
+    def place(self) -> str:
+        """Where that is, in words."""
+        where = f"chunk {self.chunks.start}"
+        if len(self.chunks) > 1:
+            where = f"the set of chunks {self.chunks.start}:{self.chunks.stop}"
+        return f"{where} (rows {self.rows.start}:{self.rows.stop})"
+
 
 class CompressedArray:
-    """An array in a `.bba` file; reading rows decodes only the chunks that hold them.
+    """An array in a `.bba` file; reading rows decodes only the chunks, or the sets, that hold them.
 
     It has ``len``, ``shape``, ``dtype``, indexing by integers and slices (of further axes too) and iteration over
     rows. Close it, or use it as a context manager. It may be shared by threads.
@@ -80,9 +107,10 @@ class CompressedArray:
         self.shape = self.directory.shape
         self._decoder = decoder
         decoder.check(self.directory)
+        self._chunks = self.directory.blocks
         self._starts = [0]
-        for chunk in self.directory.chunks:
-            self._starts.append(self._starts[-1] + chunk.rows)
+        for chunks in self._chunks:
+            self._starts.append(self._starts[-1] + sum(self._sizes(chunks)))
         self._latest: tuple[int, NDArray[Any]] | None = None
 
     def __len__(self) -> int:
@@ -130,7 +158,7 @@ class CompressedArray:
         return self._block(number)[(row - self._starts[number], *others)].copy()
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
-        for number in range(len(self.directory.chunks)):
+        for number in range(len(self._chunks)):
             yield from self._block(number).copy()
 
     def __enter__(self) -> CompressedArray:
@@ -187,39 +215,95 @@ class CompressedArray:
             check_out(out, (max(stop - start, 0), *self.header.row_shape) if self.shape else (), self.dtype)
             rows = out if self.shape else out[None]
         done = 0
-        for block in self.blocks(start, stop):
+        for block in self.blocks(start, stop, progress):
             rows[done : done + len(block)] = block
             done += len(block)
-            if progress is not None:
-                progress(len(block))
         if out is not None:
             return out
         return rows if self.shape else rows.reshape(())
 
-    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[NDArray[Any]]:
-        """The same rows chunk by chunk, ``(rows, ...)``, in order: decoded side by side, in the memory of a few."""
+    def blocks(
+        self, start: int = 0, stop: int | None = None, progress: Progress | None = None
+    ) -> Iterator[NDArray[Any]]:
+        """The same rows some at a time, in order: decoded side by side, in the memory of a few chunks, or of a set."""
         stop = self.directory.rows if stop is None else min(stop, self.directory.rows)
         starts = self._starts
         numbers = [n for n in range(len(starts) - 1) if starts[n] < stop and starts[n + 1] > start]
-        for number, block in zip(numbers, self._blocks(numbers, self._decode), strict=True):
-            yield block[max(0, start - starts[number]) : stop - starts[number]]
+        if not self.header.ordered:
+            for number in numbers:
+                yield from self._set_blocks(number, start, stop, progress)
+            return
+        threads = self._decoder.threads
+        each = spare_threads(threads, len(numbers))
+        decoded = map_in_order(lambda number: self._decode(number, each), numbers, threads)
+        for number, block in zip(numbers, decoded, strict=True):
+            part = block[max(0, start - starts[number]) : stop - starts[number]]
+            yield part
+            if progress is not None:
+                progress(len(part))
 
-    def salvage(self) -> Iterator[tuple[range, NDArray[Any] | BbansError]]:
-        """The rows of each chunk, and what they hold or why they are lost, in order."""
-        numbers = list(range(len(self.directory.chunks)))
+    def _set_blocks(self, number: int, start: int, stop: int, progress: Progress | None) -> Iterator[NDArray[Any]]:
+        """Rows of a set, or of a stored chunk beside sets."""
+        done = self._starts[number]
+        chunks = self._chunks[number]
+        if self.directory.chunks[chunks[0]].method is not Method.BITS_BACK:
+            blocks = iter([self._decode(number, self._decoder.threads)])
+        else:
+            blocks = self._decode_set([self.payload(chunk) for chunk in chunks], chunks, progress)
+            progress = None
+        for block in blocks:
+            part = block[max(0, start - done) : max(0, stop - done)]
+            if len(part):
+                yield part
+            done += len(block)
+            if progress is not None:
+                progress(len(part))
 
-        def decode(number: int, threads: int) -> NDArray[Any] | BbansError:
+    def salvage(self, progress: Progress | None = None) -> Iterator[Salvaged]:
+        """What came of all chunks, in order."""
+        numbers = list(range(len(self._chunks)))
+        # The chunks of a set are decoded at once, those of other files several at a time.
+        threads = self._decoder.threads if self.header.ordered else 1
+        each = spare_threads(self._decoder.threads, len(numbers) if self.header.ordered else 1)
+        for salvaged in map_in_order(lambda number: self._salvaged(number, each), numbers, threads):
+            if progress is not None:
+                progress(len(salvaged.rows))
+            yield salvaged
+
+    def _salvaged(self, number: int, threads: int) -> Salvaged:
+        chunks, rows = self._chunks[number], range(self._starts[number], self._starts[number + 1])
+        try:
+            return Salvaged(chunks, rows, self._decode(number, threads), None)
+        except BbansError as error:
+            return Salvaged(chunks, rows, self._rest_of_set(chunks), error)
+
+    def _rest_of_set(self, chunks: range) -> NDArray[Any]:
+        """What the whole chunks of a set hold of it; nothing if all of them are whole."""
+        payloads: list[bytes | None] = []
+        for number in chunks:
             try:
-                return self._decode(number, threads)
-            except BbansError as error:
-                return error
+                payloads.append(self.payload(number))
+            except BbansError:
+                payloads.append(None)
+        if None not in payloads or not any(payloads):
+            return self._empty(0)
+        try:
+            return np.concatenate([self._empty(0), *self._decode_set(payloads, chunks, None)])
+        except BbansError:
+            return self._empty(0)
 
-        for number, found in zip(numbers, self._blocks(numbers, decode), strict=True):
-            yield range(self._starts[number], self._starts[number + 1]), found
+    @property
+    def _row_elements(self) -> int:
+        return math.prod(self.header.row_shape)
+
+    def _sizes(self, chunks: range) -> list[int]:
+        return [self.directory.chunks[number].rows for number in chunks]
 
     def check_memory(self, rows: int, bytes_of_element: int) -> None:
         """Raise :class:`bbans.errors.LimitError` if so many rows are too many."""
-        size = rows * math.prod(self.header.row_shape) * bytes_of_element
+        self._check_size(rows, rows * self._row_elements * bytes_of_element)
+
+    def _check_size(self, rows: int, size: int) -> None:
         if size > self._max_memory:
             raise LimitError(
                 f"{rows} rows take about {size:,} bytes to decode, more than the {self._max_memory:,} allowed: "
@@ -233,12 +317,6 @@ class CompressedArray:
         except (MemoryError, ValueError) as error:
             raise FormatError(f"an array of shape {self.shape} does not fit in memory: {error}") from error
 
-    def _blocks(self, numbers: list[int], decode: Callable[[int, int], Decoded]) -> Iterator[Decoded]:
-        """These chunks, as many at once as there are threads, decoded by number on so many threads each."""
-        threads = self._decoder.threads
-        each = spare_threads(threads, len(numbers))
-        return map_in_order(lambda number: decode(number, each), numbers, threads)
-
     def _block(self, number: int) -> NDArray[Any]:
         """All rows of a chunk, not to be changed: the latest is kept, since rows are often asked for one by one."""
         latest = self._latest
@@ -247,15 +325,31 @@ class CompressedArray:
         return latest[1]
 
     def _decode(self, number: int, threads: int) -> NDArray[Any]:
-        chunk = self.directory.chunks[number]
+        """All rows of a chunk, or of a set."""
+        chunks = self._chunks[number]
+        chunk = self.directory.chunks[chunks[0]]
+        rows = sum(self._sizes(chunks))
+        if chunk.method is Method.BITS_BACK and not self.header.ordered:
+            self.check_memory(rows, self.dtype.itemsize)
+            return np.concatenate(list(self._decode_set([self.payload(each) for each in chunks], chunks, None)))
         planes = 2 * self.dtype.itemsize if chunk.method is Method.PLANES else 0
         working = WORKING_BYTES if chunk.method is Method.BITS_BACK else planes
-        self.check_memory(chunk.rows, self.dtype.itemsize + working)
-        payload = self.payload(number)
-        shape = (chunk.rows, *self.header.row_shape)
+        self.check_memory(rows, self.dtype.itemsize + working)
+        payload = self.payload(chunks[0])
+        shape = (rows, *self.header.row_shape)
         if chunk.method is not Method.BITS_BACK:
             return restore((chunk.method, payload), self.dtype, shape)
-        return self._decoder.decode(payload, chunk.rows, self.header, threads).reshape(shape)
+        return self._decoder.decode(payload, rows, self.header, threads).reshape(shape)
+
+    def _decode_set(
+        self, payloads: Sequence[bytes | None], chunks: range, progress: Progress | None
+    ) -> Iterator[NDArray[Any]]:
+        """The rows of a set, some at a time, as far as there are payloads."""
+        sizes = self._sizes(chunks)
+        at_once = min(self._decoder.threads, len(sizes)) * max(sizes)
+        pixels = (sum(sizes) + at_once * WORKING_BYTES) * self._row_elements
+        self._check_size(sum(sizes), pixels + sum(sizes) * ORDER_BYTES)
+        return self._decoder.decode_set(payloads, sizes, self.header, progress)
 
 
 def _open_again(path: str, decoder: Decoder, max_memory: int) -> CompressedArray:
@@ -283,11 +377,17 @@ def parse_dtype(header: Header) -> np.dtype[Any]:
 
 
 def check_equal(compressed: CompressedArray, array: NDArray[Any]) -> None:
-    """Raise :class:`bbans.errors.BbansError` unless a file decodes to ``array``, and all of it is whole."""
+    """Raise :class:`bbans.errors.BbansError` unless a file decodes to ``array``, and all of it is whole.
+
+    If the file keeps no order, ``array`` may have any.
+    """
     compressed.embedded_model()
+    rows = array if array.ndim else array[None]
+    order = None if compressed.header.ordered else canonical_order(row_bytes(rows))
     start = 0
     for decoded in compressed.blocks():
-        expected = array[start : start + len(decoded)] if array.ndim else array
+        part = slice(start, start + len(decoded))
+        expected = rows[part] if order is None else rows[order[part]]
         if decoded.dtype != array.dtype or decoded.tobytes() != expected.tobytes():
             raise BbansError("what was written does not decode to the input; nothing was kept. Please report this")
         start += len(decoded)

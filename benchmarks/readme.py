@@ -1,4 +1,4 @@
-"""Makes the tables of README.md and paper/README.md from `results/`, between their markers.
+"""Makes the tables of README.md, `docs/` and paper/README.md from `results/`, between their markers.
 
 python benchmarks/readme.py           # writes them
 python benchmarks/readme.py --check   # fails if they are not what the results say
@@ -384,6 +384,28 @@ def zarr_store() -> str:
     return "\n".join(lines)
 
 
+def sets() -> str:
+    lines = [
+        "| model | images | in order, bits/dim | as a set | saved, of the closed form | time, encode / decode |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, model in result("sets")["models"].items():
+        for part in ("1,000 test", "10,000 test", "60,000 training"):
+            row = model[part]
+            several = row.get("each", [row])
+            ordered, unordered = (
+                sum(each[f"{kind}_bits_per_dimension"] for each in several) / len(several)
+                for kind in ("ordered", "unordered")
+            )
+            kinds = [row[kind] for kind in ("seconds", "seconds_of_all_threads") if kind in row]
+            times = "; ".join(f"{kind['encode_ratio']:.2f} / {kind['decode_ratio']:.2f}" for kind in kinds)
+            spread = f" ± {row['share_deviation_of_mean']:.1%}" if "each" in row else ""
+            lines.append(
+                f"| `{name}` | {part} | {ordered:.4f} | {unordered:.4f} | {row['share']:.1%}{spread} | {times} |"
+            )
+    return "\n".join(lines)
+
+
 TABLES: dict[Path, dict[str, Callable[[], str]]] = {
     README: {
         "worth": worth,
@@ -407,6 +429,7 @@ TABLES: dict[Path, dict[str, Callable[[], str]]] = {
         "soak": soak,
     },
     README.parent / "docs" / "gaps.md": {"gaps-example": gaps_example, "gaps-files": gaps_files},
+    README.parent / "docs" / "sets.md": {"sets": sets},
     HERE / "paper" / "README.md": {
         "curves": paper_curves,
         "overfitting": paper_overfitting,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -63,18 +64,37 @@ def test_what_is_written_is_read() -> None:
 @given(
     dtype=st.sampled_from(["|b1", "<f8", ">u2"]),
     row_shape=st.lists(st.integers(0, 1 << 40), max_size=5),
-    chunks=st.lists(st.tuples(st.integers(0, 1 << 40), st.sampled_from(Method), st.binary(max_size=40)), max_size=5),
+    methods=st.sampled_from(["", "0", "1", "2", "01", "101", "13", "013", "1330", "2131"]),
+    rows=st.integers(0, 1 << 40),
+    payload=st.binary(max_size=40),
     name=st.text(min_size=1, max_size=20),
     steps=st.integers(0, 1 << 20),
 )
 def test_any_content_is_read_back(
-    dtype: str, row_shape: list[int], chunks: list[tuple[int, Method, bytes]], name: str, steps: int
+    dtype: str, row_shape: list[int], methods: str, rows: int, payload: bytes, name: str, steps: int
 ) -> None:
-    header = Header(dtype, len(row_shape) + 1, tuple(row_shape), 255, ModelReference(name, b"12345678", "q", steps))
+    reference = ModelReference(name, b"12345678", "q", steps)
+    header = Header(dtype, len(row_shape) + 1, tuple(row_shape), 255, reference, ordered="3" not in methods)
+    chunks = [(rows + number, Method(int(method)), payload) for number, method in enumerate(methods)]
     data = written(header, chunks)
     directory = parsed(data)
     assert directory.header == header
     assert [(chunk.rows, chunk.method) for chunk in directory.chunks] == [(rows, method) for rows, method, _ in chunks]
+
+
+def test_sets_are_made_of_the_chunks_that_go_on_with_them() -> None:
+    unordered = replace(HEADER, ordered=False)
+    chunks = [(1, method, b"payload") for method in (Method.ZSTANDARD, Method.BITS_BACK, Method.SAME_SET)]
+    assert parsed(written(unordered, [*chunks, chunks[1]])).blocks == [range(1), range(1, 3), range(3, 4)]
+    assert parsed(written(HEADER, [])).blocks == parsed(written(unordered, [])).blocks == []
+    for header, wrong in (
+        (HEADER, chunks),
+        (unordered, [chunks[2]]),
+        (unordered, [chunks[0], chunks[2]]),
+        (replace(unordered, model=None), [chunks[1]]),
+    ):
+        with pytest.raises(FormatError, match=r"goes on with a set|names none"):
+            parsed(written(header, wrong))
 
 
 def read_all(data: bytes) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bbans.bench.timing import RoundTrip, round_trip
 from bbans.codec import Codec
-from bbans.container import Method, read_directory
+from bbans.container import CODED, read_directory
 from bbans.errors import BenchmarkError
 
 Picture = NDArray[np.uint8]
@@ -122,7 +122,7 @@ def _row(codec: str, arrangement: str, package: str, array: Array, result: Round
 def stored_rows(data: bytes) -> int:
     """How many rows of a `.bba` file were stored through zstandard."""
     chunks = read_directory(io.BytesIO(data)).chunks
-    return sum(chunk.rows for chunk in chunks if chunk.method is not Method.BITS_BACK)
+    return sum(chunk.rows for chunk in chunks if chunk.method not in CODED)
 
 
 def chosen(names: Sequence[str]) -> list[Baseline]:

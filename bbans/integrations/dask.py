@@ -24,7 +24,7 @@ from bbans.api import choose_model_for
 from bbans.codec import Written
 from bbans.inputs import is_zarr, open_zarr
 from bbans.npy import NpyFiles
-from bbans.reader import Progress
+from bbans.parallel import Progress
 from bbans.rows import Rows, Spread
 
 try:

@@ -25,7 +25,7 @@ from bbans.intervals.gaussian import GaussianBins, PriorBins
 from bbans.intervals.logistic import DiscretizedLogistic
 from bbans.intervals.makers import Maker, NumpyMaker, Outputs
 from bbans.intervals.mixture import LogisticMixture
-from bbans.intervals.uniform import Uniform
+from bbans.intervals.uniform import Uniform, UniformBelow
 
 __all__ = [
     "Bernoulli",
@@ -39,6 +39,7 @@ __all__ = [
     "Outputs",
     "PriorBins",
     "Uniform",
+    "UniformBelow",
     "pop",
     "push",
 ]

@@ -17,8 +17,9 @@ from matplotlib.patches import FancyBboxPatch
 import bbans
 from bbans.ans import HEAD_MINIMUM, Stack, core_named
 from bbans.evaluated import EvaluatedModel
-from bbans.intervals import pop, push
+from bbans.intervals import UniformBelow, pop, push
 from bbans.portable.engines import engine_named
+from bbans.sets import plan
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent.parent / "benchmarks" / "results"
@@ -92,16 +93,67 @@ def stack(images: int = 6) -> None:
             first = 3 * image + operation
             axes.plot([first, first + 1], points[first : first + 2], color=colour, linewidth=2.5, label=label)
             label = ""
-    mark_images(axes, images)
+    mark_images(axes, images, 3)
     axes.set_ylabel("bits on the stack")
     axes.legend(frameon=False, fontsize=8)
     save("stack")
 
 
-def mark_images(axes: Axes, images: int) -> None:
-    axes.set_xticks([3 * image + 1.5 for image in range(images)], [f"image {image + 1}" for image in range(images)])
+def mark_images(axes: Axes, images: int, operations: int) -> None:
+    middles = [operations * (image + 0.5) for image in range(images)]
+    axes.set_xticks(middles, [f"image {image + 1}" for image in range(images)])
     for image in range(1, images):
-        axes.axvline(3 * image, color="#dddddd", linewidth=0.8, zorder=0)
+        axes.axvline(operations * image, color="#dddddd", linewidth=0.8, zorder=0)
+
+
+def sets(images: int = 5, of: int = 60_000) -> None:
+    """What the stack holds while the first images of a set are encoded, and what two chunks of a set draw."""
+    model = bbans.load_model("gg-mnist-binary")
+    evaluated = EvaluatedModel.of(model, model.default_posterior, engine_named("numpy"))
+    x = bbans.sample_images(model, images).reshape(images, -1).astype(np.int64)
+    start = np.random.default_rng(0).integers(0, 1 << 32, 6, np.uint32)
+    held = core_named("numpy").from_words(np.concatenate([np.array([0, HEAD_MINIMUM], np.uint32), start]), 1)
+    points = [bits(held)]
+    for number, image in enumerate(x[:, None]):
+        pop(held, UniformBelow(np.array([of - number])))
+        points.append(bits(held))
+        z = pop(held, evaluated.posterior(image)).reshape(1, -1)
+        points.append(bits(held))
+        evaluated.likelihood(z).push(held, image)
+        points.append(bits(held))
+        push(held, evaluated.prior(1), z.ravel())
+        points.append(bits(held))
+    _, (above, below) = plt.subplots(2, 1, figsize=(7.2, 4.6), height_ratios=(2.6, 1))
+    above.plot(points, color="#888888", linewidth=0.8)
+    operations = [
+        (f"pop which of the {of:,} comes next", "C3"),
+        ("pop z with q(z | x)", "C2"),
+        ("push x with p(x | z)", "C0"),
+        ("push z with p(z)", "C1"),
+    ]
+    for operation, (label, colour) in enumerate(operations):
+        for image in range(images):
+            first = 4 * image + operation
+            above.plot([first, first + 1], points[first : first + 2], color=colour, linewidth=2.5, label=label)
+            label = ""
+    mark_images(above, images, 4)
+    above.set_ylabel("bits on the stack")
+    above.legend(frameon=False, fontsize=8)
+    draws = plan(5000, 1, model.image_bits, model.latent_bits, 10_000)
+    for chunk in range(2):
+        done = 0
+        for number, draw in enumerate(draws):
+            below.barh(chunk, draw.rows, 0.75, left=done, color=f"C{number % 2 * 9}", alpha=0.75, edgecolor="white")
+            if draw.rows > 400:
+                below.text(done + draw.rows / 2, chunk, f"round {number + 1}", ha="center", va="center", fontsize=8)
+            done += draw.rows
+    below.set_yticks([0, 1], ["chunk 0", "chunk 1"])
+    below.invert_yaxis()
+    below.set_xlabel("images, in the order in which they are drawn and coded")
+    for side in ("top", "right", "left"):
+        below.spines[side].set_visible(False)
+    below.tick_params(left=False)
+    save("sets")
 
 
 def steps() -> None:
@@ -120,4 +172,5 @@ def steps() -> None:
 if __name__ == "__main__":
     house()
     stack()
+    sets()
     steps()

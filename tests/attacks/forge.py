@@ -33,6 +33,7 @@ def string(text: bytes) -> bytes:
 class Forgery:
     """The parts of a file, none of which is checked; all checksums come out right."""
 
+    kind: int = 0
     dtype: bytes = b"|u1"
     dimensions: int = 2
     row_shape: tuple[int, ...] = (4,)
@@ -48,7 +49,7 @@ class Forgery:
     """Of the chunks, if the index is to say another."""
 
     def __bytes__(self) -> bytes:
-        body = b"\0" + string(self.dtype) + bytes([self.dimensions])
+        body = bytes([self.kind]) + string(self.dtype) + bytes([self.dimensions])
         body += b"".join(map(varint, self.row_shape)) + varint(self.scale) + string(self.model)
         if self.model:
             body += string(b"") + varint(self.steps) + self.identity
@@ -111,6 +112,12 @@ def forgeries(model: bytes, identity: bytes, row_shape: tuple[int, ...], payload
         yield f"{rows} rows coded", bytes(Forgery(**own, chunks=((rows, 1, payload),)))
         yield f"{rows} rows coded in nothing", bytes(Forgery(**own, chunks=((rows, 1, b""),)))
         yield f"a frame that claims {rows} rows", bytes(Forgery(chunks=((rows, 0, claiming(4 * rows)),)))
+        yield f"{rows} rows in a set", bytes(Forgery(2, **own, chunks=((rows, 1, b"\x08" + payload),)))
+        yield f"{rows} rows in a set that counts on nothing", bytes(Forgery(2, **own, chunks=((rows, 1, payload),)))
+        pair = ((1, 1, b"\x08" + payload), (rows, 3, b"\x08" + payload))
+        yield f"a row and {rows} more in a set", bytes(Forgery(2, **own, chunks=pair))
+        yield f"a row and {rows} more in a set in an array", bytes(Forgery(**own, chunks=pair))
+        yield f"{rows} rows of a set that has none before", bytes(Forgery(2, **own, chunks=pair[1:]))
     for size in HUGE:
         for shape in ((size,), (size, size), (0, size), (size, 0)):
             yield f"rows of shape {shape}", bytes(Forgery(dimensions=1 + len(shape), row_shape=shape))

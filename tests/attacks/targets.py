@@ -22,6 +22,7 @@ from conftest import random_images, tiny_context_model, tiny_model, tiny_residua
 
 import bbans
 from bbans import container
+from bbans.canonical import canonical_order
 from bbans.codec import Codec
 from bbans.collection_reader import in_folder
 from bbans.container import Header, Method, ModelReference
@@ -134,6 +135,21 @@ def payload(data: bytes) -> None:
     CODEC.chunk_coder().decode(words, 1 + count)
 
 
+def payloads_of_set(data: bytes) -> None:
+    """What the stacks of two chunks of a set hold, and how many images they should hold."""
+    sizes, first, second = parted(data, 3)
+    rows = [1 + count for count in sizes[:2].ljust(2, b"\0")]
+    CODEC.set_coder(MODEL.pixels, 2).decode([first, second], rows)
+
+
+def _payloads_of_set() -> bytes:
+    """An input of :func:`payloads_of_set`."""
+    images = IMAGES.reshape(3, -1)
+    rows = images[canonical_order(images)][[0, 1, 1, 2, 2]]
+    first = np.array([0, 1, 1, 3, 3])
+    return joined(bytes([2, 1]), *CODEC.set_coder(MODEL.pixels, 2).encode(lambda places: rows[places], first, [3, 2]))
+
+
 def embedded(data: bytes) -> None:
     """A model that lies in a file."""
     extract(data, REFERENCE)
@@ -183,6 +199,7 @@ def _files() -> tuple[bytes, ...]:
     container.write(file, header, [chunk], embed(MODEL, "amortized"))
     plain = (
         CODEC.compress(IMAGES, 2),
+        CODEC.compress(IMAGES, ordered=False),
         bbans.compress(np.arange(6.0), model=None),
         bbans.compress(np.array(5), model=None),
         bbans.compress(np.arange(900, dtype="<u2").reshape(9, 100), model=None),
@@ -195,6 +212,7 @@ TARGETS = {
     "raw": Target(raw, _files()),
     "collection": Target(collection, (_parts_of_collection(),)),
     "payload": Target(payload, (b"\2" + CODEC.chunk_coder().encode(IMAGES.reshape(3, -1).astype(np.int64)),)),
+    "payloads_of_set": Target(payloads_of_set, (_payloads_of_set(),)),
     "embedded": Target(embedded, tuple(embed(model, "amortized") for model in MODELS)),
     "model": Target(model, tuple(map(_parts_of_model, MODELS))),
 }

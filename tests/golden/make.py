@@ -13,11 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
 import bbans
+from bbans.canonical import canonical_order, row_bytes
+from bbans.codec import CHUNK_PIXELS
 from bbans.model import Model, shipped_models
 from bbans.portable.network import Linear, Network
 
@@ -61,6 +64,12 @@ def coins() -> NDArray[np.float64]:
     return (noise(6 * 3000, 4) % 2).reshape(3000, 3, 2).astype("<f8")
 
 
+def as_set(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Some of them several times, sorted."""
+    images = np.concatenate([images, images[:5], images[:2], images[:1]])
+    return images[canonical_order(row_bytes(images))]
+
+
 def stored() -> NDArray[np.float32]:
     """An array that no model fits."""
     return (np.arange(600, dtype=">f4") / 7).reshape(20, 30)
@@ -76,6 +85,8 @@ class Case:
     posterior: str | None = None
     steps: int = 0
     embed_model: bool = False
+    ordered: bool = True
+    chunk_pixels: int = CHUNK_PIXELS
 
 
 BINARY, GREY = "gg-mnist-binary", "gg-mnist"
@@ -102,6 +113,8 @@ CASES = {
     ),
     "embedded": Case(coins, small_model(), 1500, embed_model=True),
     "stored": Case(stored, chunk_size=7),
+    "set": Case(lambda: as_set(drawn(BINARY, 100)), BINARY, ordered=False, chunk_pixels=784 * 40),
+    "set-2-steps": Case(lambda: as_set(drawn("mnist", 8)), "mnist", 5, steps=2, ordered=False),
 }
 
 
@@ -119,7 +132,8 @@ def encode(name: str, array: NDArray[np.generic]) -> bytes:
     codec = bbans.Codec.of(
         model, posterior=case.posterior, steps=case.steps, embed_model=case.embed_model, engine="numpy"
     )
-    return codec.compress(array, case.chunk_size)
+    with patch("bbans.codec.CHUNK_PIXELS", case.chunk_pixels):
+        return codec.compress(array, case.chunk_size, case.ordered)
 
 
 def digest_of(array: NDArray[np.generic]) -> str:
