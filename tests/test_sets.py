@@ -414,3 +414,22 @@ def test_companions_on_the_command_line(tmp_path: Path, monkeypatch: pytest.Monk
     assert "a row for each" in run("compress", "both/images.npy", "--with", "few.npy", "-o", "no.bba", status=1)
     assert "have names" in run("compress", "both", "--unordered", "-o", "no.bba", status=2)
     assert not Path("no.bba").exists()
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_damaged_payloads_are_refused() -> None:
+    """Where checksums of the file would not have told."""
+    rows = repeated(GREY, 40).reshape(40, -1)
+    rows = rows[canonical_order(rows)]
+    coder = Codec.of(GREY, threads=1, engine="numpy").set_coder(GREY.pixels, 2)
+    sizes = [20, 20]
+    payloads = coder.encode(lambda places: rows[places], first_of_equals(rows, np.arange(40)), sizes)
+    assert np.concatenate(list(coder.decode(payloads, sizes).blocks())).tolist() == rows.tolist()
+    for chunk, position in [(0, 0), (1, 0), *((chunk, 1 + 37 * step) for chunk in (0, 1) for step in range(8))]:
+        damaged = [bytearray(payload) for payload in payloads]
+        damaged[chunk][position] ^= 4
+        with pytest.raises(bbans.FormatError):
+            coder.decode([bytes(payload) for payload in damaged], sizes)
+    for wrong in ([payloads[1], payloads[0]], [payloads[0], payloads[0]], [payloads[0], b""], [payloads[0], b"\x08"]):
+        with pytest.raises(bbans.FormatError):
+            coder.decode(wrong, sizes)
