@@ -2,8 +2,8 @@
 
 python benchmarks/gaps.py DATA [MODEL ...]
 
-Writes whole files of the first 1,000 (and, where networks are fully connected, all 10,000) test images at K = 0 beside
-L[q] of the thawed network to results/gaps-files.json. The gaps themselves are what `bbans gaps` writes:
+Writes whole files of the first 1,000 and all 10,000 test images at K = 0, every byte counted, beside L[q] of the thawed
+network to results/gaps-files.json. The gaps themselves are what `bbans gaps` writes:
 
 bbans gaps gg-mnist-binary IMAGES --training-data IMAGES -o benchmarks/results/gaps-gg-mnist-binary.json
 """
@@ -25,10 +25,10 @@ from bbans.analysis.estimates import log_joint_of
 from bbans.analysis.gaps import measure_encoders
 from bbans.analysis.thaw import thaw
 from bbans.portable.engines import engine_named
-from bbans.portable.network import Network
 
 BATCH = 100
 SAMPLES = 2
+COUNTS = (1000, 10_000)
 
 
 def compare(name: str, folder: Path) -> list[dict[str, object]]:
@@ -36,8 +36,7 @@ def compare(name: str, folder: Path) -> list[dict[str, object]]:
     model = bbans.load_model(name)
     posterior = model.default_posterior
     network = thaw(model)[posterior]
-    counts = (1000, 10_000) if isinstance(model.decoder, Network) else (1000,)
-    images = test_images(folder, name)[: counts[-1]]
+    images = test_images(folder, name)
     x = images.reshape(len(images), -1)
     nats = []
     noise = torch.Generator().manual_seed(0)
@@ -48,8 +47,8 @@ def compare(name: str, folder: Path) -> list[dict[str, object]]:
         nats.append(-found[posterior].value.numpy())
     elbo = np.concatenate(nats) / math.log(2) / model.pixels
     rows: list[dict[str, object]] = []
-    for count in counts:
-        file = 8 * len(bbans.Codec.of(model).chunk_coder().encode(x[:count].astype(np.int64))) / (count * model.pixels)
+    for count in COUNTS:
+        file = 8 * len(bbans.Codec.of(model).compress(images[:count])) / (count * model.pixels)
         own = float(elbo[:count].mean())
         rows.append({"images": count, "file": file, "elbo": own, "file_over_elbo": file / own - 1})
         print(name, rows[-1], flush=True)

@@ -256,9 +256,9 @@ def test_the_command_goes_on_where_it_stopped(model_folder: Path, binary_model: 
     assert len(whole["measured"]["images"]["optima"]["optimal Gaussian"]["nats"]) == 5
 
     stopped = json.loads(output.read_text())
-    for part in ("encoders", "optima"):
-        for estimate in stopped["measured"]["images"][part].values():
-            estimate.update(nats=estimate["nats"][:2], error=estimate["error"][:2])
+    parts = [stopped["measured"]["fitted_encoders"]["encoders"], *stopped["measured"]["images"].values()]
+    for estimate in (estimate for part in parts for estimate in part.values()):
+        estimate.update(nats=estimate["nats"][:2], error=estimate["error"][:2])
     del stopped["measured"]["training_images"]
     output.write_text(json.dumps(stopped))
     status, again = invoke(model_folder, data, *options)

@@ -113,7 +113,7 @@ def gaps(
         part = seen[: len(x)]
         with _progress(len(part), "training images", quiet) as progress:
             on_training_images = record.batches("training_images", part, batch, analysis.measure_amortization, progress)
-        if fit_steps and "fitted_encoders" not in record.parts:
+        if fit_steps and record.images("fitted_encoders") < len(x):
             how = EncoderFitting(fit_steps)
             with _progress(3 * fit_steps, "fitting encoders", quiet) as progress:
                 networks = fit_encoders(analysis, seen, how, lambda: progress(1))
@@ -180,7 +180,7 @@ class Record:
         from bbans.analysis.gaps import Measured
 
         done = self.part(name) if name in self.parts else None
-        first = done.images if done else 0
+        first = self.images(name)
         progress(first)
         for start in range(first, len(x), size):
             batch = measure(x[start : start + size], start)
@@ -196,6 +196,10 @@ class Record:
         from bbans.analysis.gaps import Measured
 
         return Measured.from_json(self.parts[name])
+
+    def images(self, name: str) -> int:
+        """How many images were measured under a name."""
+        return self.part(name).images if name in self.parts else 0
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Add what follows from all that was measured."""
