@@ -73,16 +73,18 @@ def plan(rows: int, row_images: int, image_bits: int, latent_bits: int, set_rows
     """The draws of a chunk, one for each round. Part of the format, as :func:`bbans.chunk.schedule` is.
 
     Of what the stack is expected to hold besides its heads, a draw may take half. A place among ``set_rows`` costs as
-    many bits as their number has, but is not expected to cost more than three quarters of a row.
+    many bits as their number has, but is not expected to cost more than three quarters of a row. The last draw, which
+    does not depend on other chunks, is to be large: where two are left, the first is the smaller.
 
     >>> [draw.rows for draw in plan(5000, 1, image_bits=112, latent_bits=88, set_rows=10_000)]
-    [1, 1, 5, 17, 54, 213, 780, 2797, 1132]
+    [1, 1, 5, 17, 54, 213, 780, 1132, 2797]
     """
     place_bits = min(set_rows.bit_length(), max(1, row_images * image_bits * 3 // 4))
     draws: list[Draw] = []
     held, lanes = 0, 1
     while rows:
-        drawn = min(max(1, (held - HEAD_BITS * lanes) // 2 // place_bits), rows)
+        paid = min(max(1, (held - HEAD_BITS * lanes) // 2 // place_bits), rows)
+        drawn = rows - paid if paid < rows < 2 * paid else paid
         held -= drawn * place_bits
         batches = schedule(drawn * row_images, image_bits, latent_bits, held, lanes)
         draws.append(Draw(drawn, lanes, tuple(batches)))

@@ -397,8 +397,8 @@ def sets() -> str:
                 sum(each[f"{kind}_bits_per_dimension"] for each in several) / len(several)
                 for kind in ("ordered", "unordered")
             )
-            kinds = [row[kind] for kind in ("seconds", "seconds_of_all_threads") if kind in row]
-            times = "; ".join(f"{kind['encode_ratio']:.2f} / {kind['decode_ratio']:.2f}" for kind in kinds)
+            spent = row.get("seconds_of_all_threads")
+            times = f"{spent['encode_ratio']:.2f} / {spent['decode_ratio']:.2f}" if spent else ""
             spread = f" ± {row['share_deviation_of_mean']:.1%}" if "each" in row else ""
             lines.append(
                 f"| `{name}` | {part} | {ordered:.4f} | {unordered:.4f} | {row['share']:.1%}{spread} | {times} |"
