@@ -49,7 +49,7 @@ def evaluate_in_python(network: Network, inputs: np.ndarray) -> np.ndarray:
     return np.array(rows)
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=repr)
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: f"{engine.name}-{engine.block}")
 @pytest.mark.parametrize("seed", range(3))
 def test_engines_compute_the_definition(engine: Engine, seed: int) -> None:
     network = random_network(seed)
