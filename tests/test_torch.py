@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -126,11 +127,11 @@ def test_a_word_too_few_is_noticed() -> None:
 
 @pytest.mark.parametrize(("likelihood", "channels"), [("bernoulli", 1), ("logistic-mixture", 3)])
 def test_files_are_those_of_other_engines(likelihood: str, channels: int) -> None:
-    """More images than are evaluated at once, and lanes that grow, on each core."""
+    """More images than are evaluated at once, and lanes that grow, on each core that is installed."""
     model = tiny_context_model(likelihood, (4, 5, channels))
     x = random_images(model, 45).reshape(45, -1).astype(np.int64)
     coders = [bbans.Codec.of(model, engine="numpy", ans="numpy").chunk_coder()]
-    for ans in bbans.ans.core_names():
+    for ans in filter(find_spec, bbans.ans.core_names()):  # cores have the names of their packages
         coders.append(bbans.Codec.of(model, engine=TorchEngine("cpu", block=8), ans=ans).chunk_coder())
     payloads = [coder.encode(x) for coder in coders]
     assert len(set(payloads)) == 1
