@@ -1,0 +1,126 @@
+"""Chunks of images of any size to bytes and back.
+
+Each section (:mod:`bbans.local.strips`) has a stack of its own, which lanes are added to as it fills, as in
+:mod:`bbans.chunk`. Nothing is popped that was not pushed: there are no latents, and no bits to be had for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bbans.ans import Core, grow
+from bbans.ans.stack import Stack
+from bbans.chunk import (
+    CHECKSUM_BYTES,
+    FIRST_WORDS,
+    check_stack,
+    checksum_of,
+    finish_stack,
+    read_stack,
+    refusing_nonsense,
+    start_stack,
+)
+from bbans.errors import FormatError, StackUnderflow
+from bbans.fields import FieldReader, varint
+from bbans.local.likelihood import Edges, Lanes, StripLikelihood
+from bbans.local.strips import Fronts, Strip, schedule, sections
+from bbans.parallel import map_in_order
+from bbans.portable.local import Levels, LocalNetwork
+
+Section = list[Strip]
+
+
+@dataclass(frozen=True, eq=False)
+class LocalCoder:
+    """Codes chunks of images of one shape; it holds no state and may be shared by threads."""
+
+    network: LocalNetwork
+    likelihood: StripLikelihood
+    core: Core
+    image_shape: tuple[int, int, int]
+    """Height, width and channels."""
+    bits: int
+    """About what :data:`bbans.local.strips.BITS_UNIT` values take."""
+    threads: int = 1
+    """How many sections are coded side by side."""
+
+    def encode(self, x: Levels) -> bytes:
+        """The payload for one or more images, uint8 ``(images, pixels)``."""
+        images = x.reshape(-1, *self.image_shape)
+        parts = list(map_in_order(lambda section: self._encode(images, section), self._cut(len(x)), self.threads))
+        return b"".join(varint(len(part)) for part in parts[:-1]) + b"".join(parts)
+
+    def decode(self, payload: bytes, images: int) -> Levels:
+        """The images of a chunk, uint8 ``(images, pixels)``: the inverse of :meth:`encode`.
+
+        Raises :class:`bbans.errors.FormatError` if what comes out is not what went in.
+        """
+        cut = self._cut(images)
+        reader = FieldReader(payload)
+        sizes = [reader.varint() for _ in cut[:-1]]
+        parts = [reader.take(size) for size in sizes]
+        parts.append(reader.rest())
+        x = np.empty((images, *self.image_shape), np.uint8)
+        tasks = list(zip(cut, parts, strict=True))
+        for _ in map_in_order(lambda task: self._decode(x, *task), tasks, self.threads):
+            pass
+        return x.reshape(images, -1)
+
+    def _cut(self, images: int) -> list[Section]:
+        height, width, _ = self.image_shape
+        return sections(images, height, width, self.network.reach)
+
+    def _encode(self, images: Levels, section: Section) -> bytes:
+        first_words = FIRST_WORDS
+        checksum = checksum_of(_pixels(images, section))
+        lanes = self._lanes(section)
+        while True:
+            stack = start_stack(self.core, checksum, first_words)
+            try:
+                for strip, of_fronts in reversed(list(zip(section, lanes, strict=True))):
+                    edges = self.likelihood.intervals(images[strip.image, strip.first - strip.above : strip.stop], strip)
+                    self._push(stack, strip, edges, of_fronts)
+                return finish_stack(stack, first_words)
+            except StackUnderflow:  # the images are so cheap that heads cost more than they gave
+                first_words *= 4
+
+    def _push(self, stack: Stack, strip: Strip, edges: tuple[Edges, Edges], lanes: Lanes) -> None:
+        """Push a strip's values, the last front and channel first."""
+        start, frequency = edges
+        stop = len(start)
+        for count, of_front in zip(self._counts(strip)[::-1].tolist(), lanes[::-1].tolist(), strict=True):
+            grow(stack, max(of_front, stack.lanes))
+            for _ in range(self.network.channels):
+                for first in range(stop - count, stop, stack.lanes):
+                    block = slice(first, min(first + stack.lanes, stop))
+                    stack.push(
+                        start[block].astype(np.uint64), frequency[block].astype(np.uint64), self.likelihood.precision
+                    )
+                stop -= count
+
+    def _decode(self, images: Levels, section: Section, payload: bytes) -> None:
+        stack = read_stack(self.core, payload)
+        lanes = self._lanes(section)
+        with refusing_nonsense():
+            grow(stack, int(lanes[0][0]))
+            for strip, of_fronts in zip(section, lanes, strict=True):
+                x = images[strip.image, strip.first - strip.above : strip.stop]
+                self.likelihood.pop(stack, x, strip, of_fronts)
+        check_stack(stack, checksum_of(_pixels(images, section)))
+
+    def _lanes(self, section: Section) -> list[Lanes]:
+        """For each strip, over how many lanes its fronts are coded."""
+        counts = [self._counts(strip) for strip in section]
+        lanes = schedule(self.network.channels * np.concatenate(counts), self.bits)
+        return np.split(lanes, np.cumsum([len(part) for part in counts])[:-1])
+
+    def _counts(self, strip: Strip) -> Lanes:
+        """How many pixels of each front are in a strip."""
+        return Fronts.of(strip, self.image_shape[1], self.network.slope).counts
+
+
+def _pixels(images: Levels, section: Section) -> Levels:
+    """All that a section holds."""
+    return np.concatenate([images[strip.image, strip.first : strip.stop].ravel() for strip in section])

@@ -1,0 +1,100 @@
+"""How images are cut into strips, and strips into sections: part of the format, which all sides compute.
+
+A *strip* is some rows of an image, evaluated together; it sees the rows above it, so that nothing is lost at its edge,
+and its height bounds the memory that it takes. A *section* is some strips that follow each other, in one image or
+several, and share a stack. Sections know nothing of each other, so that they can be coded side by side; the first strip
+of one sees nothing above.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbans.chunk import HEAD_BITS
+from bbans.portable.local import fronts
+
+STRIP_POSITIONS = 1 << 20
+"""Positions of a strip, at most, unless it is one row..."""
+STRIP_ROWS = 512
+"""...and rows."""
+SECTION_POSITIONS = 1 << 21
+"""A section that has so many positions gets no further strip."""
+LANES_MAXIMUM = 64
+BITS_UNIT = 1024
+"""A model says how many bits so many values take."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Rows ``first`` to before ``stop`` of an image, and those above that it sees."""
+
+    image: int
+    first: int
+    stop: int
+    above: int
+    """How many rows above are seen."""
+
+
+def sections(images: int, height: int, width: int, reach: int) -> list[list[Strip]]:
+    """All strips of images of a height and width, section by section; ``reach`` is how far up a network looks.
+
+    >>> [[(strip.image, strip.first, strip.stop, strip.above) for strip in part] for part in sections(1, 2500, 2000, 5)]
+    [[(0, 0, 500, 0), (0, 500, 1000, 5), (0, 1000, 1500, 5)], [(0, 1500, 2000, 0), (0, 2000, 2500, 5)]]
+    """
+    rows = max(1, min(STRIP_ROWS, STRIP_POSITIONS // width))
+    pieces = -(-height // rows)
+    edges = [height * piece // pieces for piece in range(pieces + 1)]
+    found: list[list[Strip]] = []
+    room = 0
+    for image in range(images):
+        for first, stop in zip(edges, edges[1:], strict=False):
+            starts = room <= 0
+            if starts:
+                found.append([])
+                room = SECTION_POSITIONS
+            found[-1].append(Strip(image, first, stop, 0 if starts else min(first, reach)))
+            room -= (stop - first) * width
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Fronts:
+    """The fronts of a strip and the rows above that it sees, of which row 0 is the first."""
+
+    all: NDArray[np.int64]
+    """As from :func:`bbans.portable.local.fronts`..."""
+    own: NDArray[np.int64]
+    """...and so those of its pixels that are in the strip, and not above."""
+
+    @staticmethod
+    def of(strip: Strip, width: int, slope: int) -> Fronts:
+        """Of a strip of an image so wide."""
+        found = fronts(strip.above + strip.stop - strip.first, width, slope)
+        own = found.copy()
+        own[:, 1:] = np.maximum(own[:, 1:], strip.above)
+        return Fronts(found, own)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many pixels of each front are in the strip."""
+        return self.own[:, 2] - self.own[:, 1]
+
+
+def schedule(symbols: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    """Over how many lanes the symbols of each front are coded, ``symbols`` of them, fronts in the order of decoding.
+
+    The encoder goes the other way, and the stack is empty when it begins: heads may hold half of what it is expected to
+    have put there, if :data:`BITS_UNIT` symbols take ``bits``.
+
+    >>> schedule(np.array([90, 90, 90, 90]), bits=8 * BITS_UNIT).tolist()
+    [16, 8, 4, 1]
+    """
+    before = np.cumsum(symbols[::-1])[::-1] - symbols  # what the encoder has pushed when it comes to a front
+    held = before * bits // BITS_UNIT
+    lanes = np.ones_like(symbols)
+    while (more := (lanes < LANES_MAXIMUM) & (4 * HEAD_BITS * lanes <= held)).any():
+        lanes[more] *= 2
+    return lanes
