@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, cast
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bbans.buffers import open_buffer
@@ -47,7 +46,7 @@ def choose_model_for(rows: Rows, spread: Spread | None = None, models: Sequence[
     """:func:`choose_model`, for one or more rows that may lie anywhere, looked through where ``spread`` says."""
     if models is None:
         models = [read_model(path) for path in shipped_models().values()]
-    models = [model for model in models if count_images(rows.shape, model.image_shape)]
+    models = [model for model in models if count_images(rows.shape, model.fitted_to(rows.shape).image_shape)]
     scales = {symbols: scale_of_rows(rows, symbols, spread) for symbols in {model.symbols for model in models}}
     candidates = [(model, scale) for model in models if (scale := scales[model.symbols]) is not None]
     if len(candidates) < 2:
@@ -57,8 +56,9 @@ def choose_model_for(rows: Rows, spread: Spread | None = None, models: Sequence[
 
 def _sample_cost(rows: Rows, model: Model, scale: int) -> int:
     """Bytes that a few images from all over the array take."""
-    sample = to_symbols(sample_of(rows, model.pixels, SAMPLE_IMAGES), scale)
-    return len(Codec.of(model).chunk_coder().encode(sample.astype(np.int64)))
+    fitted = model.fitted_to(rows.shape)
+    sample = to_symbols(sample_of(rows, fitted.pixels, SAMPLE_IMAGES), scale)
+    return len(Codec.of(fitted).chunk_coder().encode(sample))
 
 
 def compress(

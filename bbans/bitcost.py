@@ -14,6 +14,7 @@ from bbans.container import Method
 from bbans.errors import BbansError, ModelError
 from bbans.intervals.distribution import Distribution, Symbols
 from bbans.likelihoods import information_each
+from bbans.local.coder import LocalCoder
 from bbans.reader import WORKING_BYTES, CompressedArray
 
 Floats = NDArray[np.float64]
@@ -72,8 +73,13 @@ def _of_chunk(compressed: CompressedArray, number: int) -> tuple[Floats, Floats]
     codec, chunk = compressed.decoder, compressed.directory.chunks[number]
     if not isinstance(codec, Codec) or codec.model is None:
         raise ModelError("what pixels cost is known to a codec with a model only")
+    codec = codec.fitted_to((chunk.rows, *compressed.header.row_shape))
+    assert codec.model is not None
     images = chunk.rows * math.prod(compressed.header.row_shape) // codec.model.pixels
     coder = codec.chunk_coder(codec.threads)
+    if isinstance(coder, LocalCoder):
+        x = coder.decode(compressed.payload(number), images)
+        return coder.bits_each(x), np.zeros(chunk.rows)
     watched = _Watched(coder.model)
     coder.with_model(watched).decode(compressed.payload(number), images)
     # The last batch is decoded first.

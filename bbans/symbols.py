@@ -55,7 +55,7 @@ def check_numeric(array: object) -> None:
 
 
 def count_images(shape: tuple[int, ...], image_shape: tuple[int, ...]) -> int | None:
-    """How many images of ``image_shape`` an array holds, or None if it isn't made of such images.
+    """How many images of ``image_shape`` an array holds, or None if it isn't made of such images or they have no size.
 
     Axes of length 1 in an image don't matter, and an image may be flattened.
 
@@ -66,7 +66,7 @@ def count_images(shape: tuple[int, ...], image_shape: tuple[int, ...]) -> int | 
     """
     pixels = math.prod(image_shape)
     wanted = [size for size in image_shape if size != 1]
-    for leading in range(len(shape)):
+    for leading in range(len(shape)) if pixels else ():
         image = shape[leading:]
         if math.prod(image) == pixels and (len(image) == 1 or [size for size in image if size != 1] == wanted):
             return math.prod(shape[:leading])

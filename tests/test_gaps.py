@@ -37,7 +37,7 @@ from bbans.analysis.gaps import (
     measure_encoders,
 )
 from bbans.analysis.posteriors import Fitting, ImageFlow
-from bbans.analysis.thaw import thaw
+from bbans.training.thaw import thaw
 from bbans.analysis.verdict import Units, verdict
 from bbans.cli import main
 from bbans.errors import RecipeError

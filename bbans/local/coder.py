@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bbans.ans import Core, grow
 from bbans.ans.stack import Stack
 from bbans.chunk import (
-    CHECKSUM_BYTES,
     FIRST_WORDS,
     check_stack,
     checksum_of,
@@ -22,12 +22,14 @@ from bbans.chunk import (
     refusing_nonsense,
     start_stack,
 )
+from bbans.container import Method
 from bbans.errors import FormatError, StackUnderflow
+from bbans.fallback import restore, store
 from bbans.fields import FieldReader, varint
 from bbans.local.likelihood import Edges, Lanes, StripLikelihood
 from bbans.local.strips import Fronts, Strip, schedule, sections
 from bbans.parallel import map_in_order
-from bbans.portable.local import Levels, LocalNetwork
+from bbans.portable.local import Front, Levels, LocalNetwork
 
 Section = list[Strip]
 
@@ -40,7 +42,7 @@ class LocalCoder:
     likelihood: StripLikelihood
     core: Core
     image_shape: tuple[int, int, int]
-    """Height, width and channels."""
+    """Height, width and channels: those of the network, or one more, which is stored through zstandard."""
     bits: int
     """About what :data:`bbans.local.strips.BITS_UNIT` values take."""
     threads: int = 1
@@ -49,24 +51,54 @@ class LocalCoder:
     def encode(self, x: Levels) -> bytes:
         """The payload for one or more images, uint8 ``(images, pixels)``."""
         images = x.reshape(-1, *self.image_shape)
-        parts = list(map_in_order(lambda section: self._encode(images, section), self._cut(len(x)), self.threads))
-        return b"".join(varint(len(part)) for part in parts[:-1]) + b"".join(parts)
+        channels = self.network.channels
+        opacity = b""
+        if self.image_shape[2] > channels:
+            method, stored = store(np.ascontiguousarray(images[..., channels]))
+            opacity = bytes([method]) + varint(len(stored)) + stored
+            images = np.ascontiguousarray(images[..., :channels])
+        parts = list(map_in_order(lambda section: self._encode(images, section), self._cut(len(images)), self.threads))
+        return opacity + b"".join(varint(len(part)) for part in parts[:-1]) + b"".join(parts)
 
     def decode(self, payload: bytes, images: int) -> Levels:
         """The images of a chunk, uint8 ``(images, pixels)``: the inverse of :meth:`encode`.
 
         Raises :class:`bbans.errors.FormatError` if what comes out is not what went in.
         """
-        cut = self._cut(images)
+        height, width, channels = *self.image_shape[:2], self.network.channels
         reader = FieldReader(payload)
+        opacity = None
+        if self.image_shape[2] > channels:
+            method = reader.byte()
+            if method not in (Method.ZSTANDARD, Method.PLANES):
+                raise FormatError(f"an opacity is stored by method {method}: the file is damaged")
+            stored = Method(method), reader.take(reader.varint())
+            opacity = restore(stored, np.dtype(np.uint8), (images, height, width))
+        cut = self._cut(images)
         sizes = [reader.varint() for _ in cut[:-1]]
-        parts = [reader.take(size) for size in sizes]
-        parts.append(reader.rest())
-        x = np.empty((images, *self.image_shape), np.uint8)
+        parts = [*(reader.take(size) for size in sizes), reader.rest()]
+        x = np.empty((images, height, width, channels), np.uint8)
         tasks = list(zip(cut, parts, strict=True))
         for _ in map_in_order(lambda task: self._decode(x, *task), tasks, self.threads):
             pass
-        return x.reshape(images, -1)
+        return (x if opacity is None else np.concatenate([x, opacity[..., None]], axis=3)).reshape(images, -1)
+
+    def bits_each(self, x: Levels) -> NDArray[np.float64]:
+        """-log2 p of each value of images, float64 ``(images, pixels)``; 0 for an opacity."""
+        images = x.reshape(-1, *self.image_shape)[..., : self.network.channels]
+        bits = np.zeros((len(images), *self.image_shape))
+        for strip in (strip for section in self._cut(len(images)) for strip in section):
+            pixels = np.ascontiguousarray(images[strip.image, strip.first - strip.above : strip.stop])
+            _, frequency = self.likelihood.intervals(pixels, strip)
+            found = self.likelihood.precision - np.log2(frequency)
+            done, here = 0, bits[strip.image, strip.first - strip.above : strip.stop]
+            slope = self.network.slope
+            for time, first, stop in Fronts.of(strip, self.image_shape[1], slope).own.tolist():
+                index = Front(time, first, stop, slope).index
+                for channel in range(self.network.channels):
+                    here[(*index, channel)] = found[done : done + stop - first]
+                    done += stop - first
+        return bits.reshape(x.shape)
 
     def _cut(self, images: int) -> list[Section]:
         height, width, _ = self.image_shape
@@ -80,7 +112,9 @@ class LocalCoder:
             stack = start_stack(self.core, checksum, first_words)
             try:
                 for strip, of_fronts in reversed(list(zip(section, lanes, strict=True))):
-                    edges = self.likelihood.intervals(images[strip.image, strip.first - strip.above : strip.stop], strip)
+                    edges = self.likelihood.intervals(
+                        images[strip.image, strip.first - strip.above : strip.stop], strip
+                    )
                     self._push(stack, strip, edges, of_fronts)
                 return finish_stack(stack, first_words)
             except StackUnderflow:  # the images are so cheap that heads cost more than they gave

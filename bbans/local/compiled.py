@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from bbans.ans import fold
 from bbans.ans.numba_core import NumbaStack
 from bbans.ans.stack import Stack, Words
-from bbans.intervals import Outputs, pop
+from bbans.intervals import Outputs
 from bbans.intervals.compiled import Compiled, Tables, find, pop_symbols
 from bbans.intervals.distribution import Distribution, Integers
-from bbans.local.likelihood import Edges, Lanes
+from bbans.local.likelihood import Edges, Lanes, NumpyStripLikelihood
 from bbans.local.strips import Fronts, Strip
 from bbans.portable.context import BLOCK, NEAR
 from bbans.portable.convolution import Offsets
@@ -55,7 +55,7 @@ PIXELS, EARLIER, KNOWN, UNITS = range(4)
 gave."""
 
 Layers = tuple[Table, Table, Table]
-"""Steps as :class:`bbans.portable.numba_product.Step`, the parts of their inputs, and where those of each step begin."""
+"""Steps as :class:`bbans.portable.numba_product.Step`, the parts of their inputs, and where those of each begin."""
 
 
 @njit(nogil=True, cache=True)
@@ -77,7 +77,7 @@ def _evaluate(
     step, place = steps[index], 0
     for number in range(begins[index], begins[index + 1]):
         source, groups = parts[number, Part.SOURCE], parts[number, Part.GROUPS]
-        if source == KNOWN or source == UNITS:
+        if source in (KNOWN, UNITS):
             address = known.ctypes.data if source == KNOWN else units.ctypes.data
             stride = PAIR_BYTES
         else:
@@ -259,19 +259,29 @@ def _pop(
 class CompiledStripLikelihood:
     """A :class:`bbans.local.likelihood.StripLikelihood`."""
 
-    network: LocalNetwork
+    in_numpy: NumpyStripLikelihood
+    """For stacks that are not in compiled code."""
     layers: Layers
     products: tuple[Any, ...]
     """What the addresses in steps point into lives as long as these."""
     distribution: Callable[[Outputs], Distribution]
-    precision: int
 
     @staticmethod
     def of(
-        network: LocalNetwork, distribution: Callable[[Outputs], Distribution], precision: int
+        in_numpy: NumpyStripLikelihood, distribution: Callable[[Outputs], Distribution]
     ) -> CompiledStripLikelihood | None:
-        """None if a layer has sums or inputs too large for compiled code."""
-        return _load(network, distribution, precision)
+        """The same, or None if a layer has sums or inputs too large for compiled code."""
+        found = _load(in_numpy.loaded.network)
+        return None if found is None else CompiledStripLikelihood(in_numpy, *found, distribution)
+
+    @property
+    def network(self) -> LocalNetwork:
+        """What is evaluated."""
+        return self.in_numpy.loaded.network
+
+    @property
+    def precision(self) -> int:
+        return self.in_numpy.precision
 
     def intervals(self, x: Levels, strip: Strip) -> tuple[Edges, Edges]:
         fronts = Fronts.of(strip, x.shape[1], self.network.slope)
@@ -283,7 +293,8 @@ class CompiledStripLikelihood:
 
     def pop(self, stack: Stack, x: Levels, strip: Strip, lanes: Lanes) -> None:
         if not isinstance(stack, NumbaStack):
-            raise TypeError("compiled strips need a stack in compiled code")
+            self.in_numpy.pop(stack, x, strip, lanes)
+            return
         fronts = Fronts.of(strip, x.shape[1], self.network.slope)
         state, scratch, pixels = self._start(len(x)), self._scratch(), x.copy()
         changes = np.flatnonzero(np.diff(lanes, prepend=0))
@@ -316,9 +327,8 @@ class CompiledStripLikelihood:
         return np.zeros((widest, TILE), np.int32), np.zeros((self.network.outputs, TILE), np.int32)
 
 
-def _load(
-    network: LocalNetwork, distribution: Callable[[Outputs], Distribution], precision: int
-) -> CompiledStripLikelihood | None:
+def _load(network: LocalNetwork) -> tuple[Layers, tuple[Any, ...]] | None:
+    """All layers, and what their addresses point into."""
     engine, slope = NumbaEngine(), network.slope
     pixel, hidden = network.pixel_input.magnitude, network.window.output_magnitude
     seen = network.channels // 2 + 1
@@ -369,9 +379,7 @@ def _load(
     steps = [product.step(0, 0, added) for product, _, added in loaded]
     table = np.array([part for _, parts, _ in loaded for part in parts], np.int64)
     products = tuple(product for product, _, _ in loaded)
-    return CompiledStripLikelihood(
-        network, (np.array(steps, np.int64), table, begins), products, distribution, precision
-    )
+    return (np.array(steps, np.int64), table, begins), products
 
 
 def _with_weight(layer: Linear, weight: NDArray[np.int16]) -> Linear:

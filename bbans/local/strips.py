@@ -9,6 +9,7 @@ of one sees nothing above.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ def sections(images: int, height: int, width: int, reach: int) -> list[list[Stri
     found: list[list[Strip]] = []
     room = 0
     for image in range(images):
-        for first, stop in zip(edges, edges[1:], strict=False):
+        for first, stop in pairwise(edges):
             starts = room <= 0
             if starts:
                 found.append([])

@@ -6,7 +6,7 @@ Probabilistic Image Modelling" (2021), of which it is a relative: local context 
 kind.
 
 Neighbours are given as differences to the left one. That is the same network as one that is given their values, and
-frozen as such; but what differs by a few levels is most of what there is to learn in a photograph, and learnt sooner so.
+frozen as such; but differences of a few levels are most of what there is to learn in a photograph, and learnt sooner.
 """
 
 from __future__ import annotations
@@ -119,14 +119,37 @@ class LocalNetwork(nn.Module):
         return torch.cat([values, weight[:, self.channels :]], dim=1)
 
     def raw(self, layer: nn.Linear, channel: int) -> Tensor:
-        """The weights of a head's layer for values, not differences."""
+        """The weights of a head's layer for values, not differences; :data:`bbans.portable.context.NEAR` begins with
+        the left neighbour.
+        """
         weight, near = layer.weight, len(NEAR) * self.channels + channel
         units, left = weight[:, :-near], weight[:, -near : self.channels - near or None]
         others = DIFFERENCE_GAIN * weight[:, self.channels - near :]
-        # NEAR begins with the left neighbour.
-        above = others[:, : (len(NEAR) - 1) * self.channels].unflatten(1, (-1, self.channels)).sum(1)
-        earlier = functional.pad(others[:, (len(NEAR) - 1) * self.channels :], (0, self.channels - channel))
-        return torch.cat([units, left - above - earlier, others], dim=1)
+        return torch.cat([units, left - self._beside(others, channel), others], dim=1)
+
+    def set_raw_window(self, raw: Tensor) -> None:
+        """The inverse of :meth:`raw_window`."""
+        left = (self.shape.rows, self.shape.columns - 1)
+        values = raw[:, : self.channels] * self.window_mask
+        differences = values / DIFFERENCE_GAIN
+        differences[:, :, left[0], left[1]] = values.sum((2, 3))
+        self.window.weight.copy_(torch.cat([differences, raw[:, self.channels :]], dim=1))
+
+    def set_raw(self, layer: nn.Linear, channel: int, raw: Tensor) -> None:
+        """The inverse of :meth:`raw`."""
+        near = len(NEAR) * self.channels + channel
+        units, left, others = (
+            raw[:, :-near],
+            raw[:, -near : self.channels - near or None],
+            raw[:, self.channels - near :],
+        )
+        layer.weight.copy_(torch.cat([units, left + self._beside(others, channel), others / DIFFERENCE_GAIN], dim=1))
+
+    def _beside(self, others: Tensor, channel: int) -> Tensor:
+        """Of weights for what is near but the left neighbour, the sum for each channel."""
+        above = (len(NEAR) - 1) * self.channels
+        earlier = functional.pad(others[:, above:], (0, self.channels - channel))
+        return others[:, :above].reshape(len(others), -1, self.channels).sum(1) + earlier
 
     def _start(self, output: nn.Linear, channel: int) -> None:
         """Expect of a value, at first, its left neighbour, moved by what the channels before it moved by."""

@@ -1,4 +1,4 @@
-"""Freezing a local network: as :mod:`bbans.training.freeze_context`, with the weights that its differences stand for."""
+"""Freezing a local network: as :mod:`bbans.training.freeze_context`, with the weights that differences stand for."""
 
 from __future__ import annotations
 
