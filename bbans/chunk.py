@@ -126,7 +126,7 @@ class ChunkCoder:
 def checksum_of(x: Symbols | Levels) -> bytes:
     """Of the pixels of images."""
     pixels = np.ascontiguousarray(x, np.uint8)
-    return hashlib.blake2b(pixels, digest_size=CHECKSUM_BYTES).digest()
+    return hashlib.blake2b(pixels.data, digest_size=CHECKSUM_BYTES).digest()
 
 
 def start_stack(core: Core, checksum: bytes, first_words: int) -> Stack:

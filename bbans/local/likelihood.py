@@ -76,5 +76,5 @@ class NumpyStripLikelihood:
         """All pixels of each front, and the strip's own among them."""
         slope = self.loaded.network.slope
         fronts = Fronts.of(strip, x.shape[1], slope)
-        for front, own in zip(fronts.all.tolist(), fronts.own.tolist(), strict=True):
-            yield Front(*front, slope), Front(*own, slope)
+        for (time, first, stop), (_, own_first, own_stop) in zip(fronts.all.tolist(), fronts.own.tolist(), strict=True):
+            yield Front(time, first, stop, slope), Front(time, own_first, own_stop, slope)

@@ -81,7 +81,8 @@ class LocalNetwork(nn.Module):
         h = self.hidden(pixels)[0][-1].permute(0, 2, 3, 1)
         seen = self.seen(pixels)
         parts = []
-        for channel, (head, output) in enumerate(zip(self.heads, self.outputs, strict=True)):
+        layers = of_kind(nn.Linear, self.heads), of_kind(nn.Linear, self.outputs)
+        for channel, (head, output) in enumerate(zip(*layers, strict=True)):
             near = seen[..., : len(NEAR) * self.channels + channel]
             known = torch.relu(functional.linear(torch.cat([h, near], dim=3), self.raw(head, channel), head.bias))
             parts.append(functional.linear(torch.cat([known, near], dim=3), self.raw(output, channel), output.bias))

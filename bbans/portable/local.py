@@ -169,7 +169,8 @@ class LocalState:
         # By front, channel and row; the first rows are those above the image, where everything is 0.
         self._pixels = np.zeros((shape[0], network.channels + 1, shape[1]))
         self._hidden = [np.zeros((shape[0], network.hidden, shape[1])) for _ in network.blocks]
-        self._known = self._near = np.empty(0)
+        self._known: Values = np.empty(0)
+        self._near: Values = np.empty(0)
 
     def look(self, front: Front) -> None:
         """Find out what can be known of a front's pixels from those before them."""
@@ -227,6 +228,7 @@ def _product(layer: Linear, input_magnitude: int) -> Callable[[Values], Values]:
         y += bias
         y *= dtype(2.0**-layer.shift)
         np.floor(y, out=y)
-        return np.clip(y, layer.minimum, layer.maximum, out=y)
+        np.clip(y, layer.minimum, layer.maximum, out=y)
+        return y
 
     return product
