@@ -221,10 +221,11 @@ class LocalState:
 def _product(layer: Linear, input_magnitude: int) -> Callable[[Values], Values]:
     """From integers ``(inputs, n)`` to the layer's results, all held in floating point that is exact for them."""
     dtype = np.float32 if layer.bound(input_magnitude) <= FLOAT32_EXACT else np.float64
-    weight, bias = layer.weight.astype(dtype), layer.bias.astype(dtype)[:, None]
+    weight: Values = layer.weight.astype(dtype)
+    bias: Values = layer.bias.astype(dtype)[:, None]
 
     def product(x: Values) -> Values:
-        y = weight @ x.astype(dtype, copy=False)
+        y: Values = weight @ x.astype(dtype, copy=False)
         y += bias
         y *= dtype(2.0**-layer.shift)
         np.floor(y, out=y)
