@@ -130,9 +130,9 @@ def _look(layers: Layers, maps: Maps, above: int, time: int, first: int, stop: i
     # What lies beside the image, to the right.
     pixels[time % len(pixels), :, first - 1] = 0
     earlier[:, time % len(pixels), :, first - 1] = 0
-    for tile in range((first - above) // TILE, -(-(stop - above) // TILE)):
-        row = above + tile * TILE
-        pixels[time % len(pixels), :, max(first, row) : min(stop, row + TILE)] = 0
+    for tile in range(-(-(stop - first) // TILE)):
+        row = first + tile * TILE
+        pixels[time % len(pixels), :, row : min(stop, row + TILE)] = 0
         h = known[tile]
         _evaluate(layers, 0, pixels, pixels, h, h, h, nothing, time, row, inputs)
         for block in range(len(earlier)):
@@ -147,22 +147,22 @@ def _tell(
     maps: Maps,
     above: int,
     channel: int,
-    time: int,
-    first: int,
-    stop: int,
+    front: Table,
+    own: Table,
     scratch: NDArray[np.int32],
     wide: NDArray[np.int32],
     parameters: Table,
 ) -> None:
-    """Write the parameters of a channel of rows of a front, ``(1, outputs, rows)``."""
+    """Write the parameters of a channel of a front's own rows, ``(1, outputs, rows)``."""
+    (time, begin, _), (_, first, stop) = front, own
     pixels, earlier, known = maps
     inputs, nothing = np.empty(layers[0][:, Step.PAIRS].max(), np.int64), np.zeros((1, OUTPUTS // 2 * TILE), np.int32)
     head = 1 + 2 * len(earlier) + 2 * channel
-    for tile in range(first // TILE, -(-stop // TILE)):
-        row = above + tile * TILE
+    for tile in range((first - begin) // TILE, -(-(stop - begin) // TILE)):
+        here = begin + tile * TILE
+        row = above + here
         _evaluate(layers, head, pixels, pixels, known[tile], scratch, scratch, nothing, time, row, inputs)
         _evaluate(layers, head + 1, pixels, pixels, known[tile], scratch, wide, nothing, time, row, inputs)
-        here = tile * TILE
         for output in range(parameters.shape[1]):
             for index in range(max(first, here), min(stop, here + TILE)):
                 parameters[0, output, index - first] = wide[output, index - here]
@@ -209,7 +209,7 @@ def _intervals(
         parameters = np.empty((1, outputs, count), np.int64)
         for channel in range(x.shape[2]):
             if count:
-                _tell(layers, maps, above, channel, time, own[index, 1], own[index, 2], scratch, wide, parameters)
+                _tell(layers, maps, above, channel, fronts[index], own[index], scratch, wide, parameters)
                 for place in range(count):
                     row = own[index, 1] + place
                     symbols[place] = x[row, time - slope * row, channel]
@@ -248,7 +248,7 @@ def _pop(
         parameters = np.empty((1, outputs, count), np.int64)
         for channel in range(x.shape[2]):
             if count:
-                _tell(layers, maps, above, channel, time, own[index, 1], own[index, 2], scratch, wide, parameters)
+                _tell(layers, maps, above, channel, fronts[index], own[index], scratch, wide, parameters)
                 top = pop_symbols(tables, parameters, symbols[:count], heads, buffer, top)
                 if top > len(buffer):
                     return top
@@ -357,7 +357,7 @@ class CompiledStripLikelihood:
         """What does not change from front to front, and the maps, where nothing is known yet."""
         network = self.network
         above, tiles = network.rows, -(-rows // TILE)
-        places = above + tiles * TILE
+        places = above + rows + TILE
         hidden = -(-network.hidden // 2)
         maps = (
             np.zeros((network.fronts, network.channels // 2 + 1, places), np.int32),
