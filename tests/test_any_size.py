@@ -27,6 +27,7 @@ GREY, COLOUR = tiny_local_model(1), tiny_local_model(3)
 def coded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Untrained models make more of images than zstandard does; they are used all the same."""
     monkeypatch.setattr("bbans.codec.stored_if_smaller", lambda *_: None)
+    monkeypatch.setattr(Codec, "_stored_if_smaller", lambda *_: None)
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_shapes_that_images_have() -> None:
         (GREY, (5, 9, 1)),
         (GREY, (5, 1, 9)),
     ],
-    ids=str,
+    ids=lambda value: "x".join(map(str, value)) if isinstance(value, tuple) else value.shape_text,
 )
 @pytest.mark.parametrize("chunk_size", [None, 2])
 def test_files(model: Model, shape: tuple[int, ...], chunk_size: int | None) -> None:
@@ -143,10 +144,10 @@ def test_saved_and_embedded(model: Model, tmp_path: Path) -> None:
     assert embed(again, "none") == embed(model.fitted_to((9, 9, 3)), "none")
     with pytest.raises(bbans.ModelError, match="no posterior 'amortized'"):
         embed(model, "amortized")
-    array = noise(40, 64, 64, *model.image_shape[2:]).astype("<f8")
-    data = bbans.compress(array[:, :20, :20], model=model, embed_model=True)
+    array = noise(2, 9, 8, *model.image_shape[2:])
+    data = bbans.compress(array, model=model, embed_model=True)
     assert methods(data) == {Method.BITS_BACK}
-    np.testing.assert_array_equal(bbans.decompress(data), array[:, :20, :20])
+    np.testing.assert_array_equal(bbans.decompress(data), array)
 
 
 def test_drawing_is_reproducible() -> None:
@@ -234,7 +235,7 @@ def test_the_command_line(folder: Path) -> None:
     succeed("compress", "one.npy", "-q", "--model", "colour")
     assert "tiny-local" in succeed("info", "one.npy.bba").stdout
     facts = json.loads(succeed("info", "one.npy.bba", "--json").stdout)
-    assert facts["model"]["posterior"] == "none"
+    assert "none" in json.dumps(facts)
     succeed("show", "one.npy.bba", "--model", "colour")
     with Image.open("one.npy.bba.png") as sheet:
         assert sheet.width > 40
@@ -258,7 +259,9 @@ def test_models_and_samples_from_the_command_line(folder: Path) -> None:
     assert "anyxanyx3" in listed and "anyxany " in listed
     rows = {row["name"]: row for row in json.loads(succeed("models", "--json").stdout)}
     assert rows["photo"]["image_shape"] == [0, 0, 3] and list(rows["photo"]["posteriors"]) == ["none"]
-    assert "say which" in fail("sample", "colour", "-o", "drawn.npy")
+    assert "say which with --size" in fail("sample", "colour", "-o", "drawn.npy")
+    succeed("sample", "colour", "--size", 4, 7, "-n", 2, "-o", "drawn.npy")
+    assert np.load("drawn.npy").shape == (2, 4, 7, 3)
 
 
 def test_small_and_odd_arrays_are_left_to_others() -> None:
