@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 SAMPLE_IMAGES = 64
+SAMPLE_PIXELS = 1 << 18
+LEAST_SIDE = 16
 
 
 Source: TypeAlias = "str | os.PathLike[str] | Buffer | BinaryIO"
@@ -36,7 +38,8 @@ def choose_model(array: NDArray[Any] | SupportsDLPack, models: Sequence[Model] |
     """The one of some ``models``, by default those shipped, that codes a sample of ``array`` in the fewest bytes, or
     None if none fits.
 
-    A model fits if the array is made of images of its shape and holds no values but its own.
+    A model fits if the array is made of images of its shape and holds no values but its own. One for images of any size
+    is tried for those that have at least 16 rows and columns.
     """
     array = numeric_array(array)
     return choose_model_for(array, models=models) if array.size else None
@@ -46,7 +49,7 @@ def choose_model_for(rows: Rows, spread: Spread | None = None, models: Sequence[
     """:func:`choose_model`, for one or more rows that may lie anywhere, looked through where ``spread`` says."""
     if models is None:
         models = [read_model(path) for path in shipped_models().values()]
-    models = [model for model in models if count_images(rows.shape, model.fitted_to(rows.shape).image_shape)]
+    models = [model for model in models if _suits(model, rows.shape)]
     scales = {symbols: scale_of_rows(rows, symbols, spread) for symbols in {model.symbols for model in models}}
     candidates = [(model, scale) for model in models if (scale := scales[model.symbols]) is not None]
     if len(candidates) < 2:
@@ -54,10 +57,20 @@ def choose_model_for(rows: Rows, spread: Spread | None = None, models: Sequence[
     return min(candidates, key=lambda candidate: _sample_cost(rows, *candidate))[0]
 
 
+def _suits(model: Model, shape: tuple[int, ...]) -> bool:
+    """Whether an array of a shape holds images of the model; what is lower or narrower than :data:`LEAST_SIDE` is
+    hardly an image, unless the model is for just that size.
+    """
+    image_shape = model.fitted_to(shape).image_shape
+    large = not model.any_size or min(image_shape[:2]) >= LEAST_SIDE
+    return large and bool(count_images(shape, image_shape))
+
+
 def _sample_cost(rows: Rows, model: Model, scale: int) -> int:
     """Bytes that a few images from all over the array take."""
     fitted = model.fitted_to(rows.shape)
-    sample = to_symbols(sample_of(rows, fitted.pixels, SAMPLE_IMAGES), scale)
+    images = max(1, min(SAMPLE_IMAGES, SAMPLE_PIXELS // fitted.pixels))
+    sample = to_symbols(sample_of(rows, fitted.pixels, images), scale)
     return len(Codec.of(fitted).chunk_coder().encode(sample))
 
 

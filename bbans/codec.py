@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 CHUNK_PIXELS = 1 << 22
 """Pixels of a chunk, unless the caller chooses."""
+LOCAL_CHUNK_PIXELS = 1 << 20
+"""The same of images of any size, of which each that is as large has a chunk of its own."""
 SET_PIXELS = 1 << 30
 """Pixels of a set, unless the caller chooses: what decoding one keeps in memory."""
 STORED_CHUNK_BYTES = 1 << 24
@@ -584,10 +586,12 @@ class Cut:
         """For rows that the codec's model fits."""
         assert codec.model is not None
         row_pixels = math.prod(rows.shape[1:])
-        size = chunk_size or max(1, CHUNK_PIXELS // row_pixels)
+        size = chunk_size or max(1, (LOCAL_CHUNK_PIXELS if codec.model.any_size else CHUNK_PIXELS) // row_pixels)
         if row_pixels < codec.model.pixels:
             size = rows.shape[0]  # all rows together are one image
-        return Cut(size, 1 if chunk_size else max(1, stored_chunk_size(rows) // size))
+        # Large images are as different as pictures are: what suits is found for each.
+        alone = chunk_size or codec.model.any_size
+        return Cut(size, 1 if alone else max(1, stored_chunk_size(rows) // size))
 
     def groups(self, count: int) -> list[list[slice]]:
         """Chunks of almost equal size that hold ``count`` rows."""

@@ -94,13 +94,17 @@ def fitting_scales(array: NDArray[Any], symbols: int) -> list[int]:
 
 
 def to_symbols(array: NDArray[Any], scale: int) -> NDArray[np.uint8]:
-    """Elements divided by ``scale``, for an array that :func:`find_scale` gave it for."""
+    """Elements divided by ``scale``, for an array that :func:`find_scale` gave it for: perhaps the array itself."""
+    if scale == 1 and array.dtype == np.uint8:
+        return array
     with np.errstate(invalid="ignore"):
         return array.astype(np.uint8) // np.uint8(scale)
 
 
 def from_symbols(symbols: Symbols | NDArray[np.uint8], scale: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """The inverse of :func:`to_symbols`."""
+    if scale == 1 and symbols.dtype == dtype == np.uint8:
+        return symbols
     return (symbols.astype(np.uint8) * np.uint8(scale)).astype(dtype)
 
 

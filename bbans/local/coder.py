@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.ans import Core, grow
-from bbans.ans.stack import Stack
 from bbans.chunk import (
     FIRST_WORDS,
     check_stack,
@@ -26,7 +25,7 @@ from bbans.container import Method
 from bbans.errors import FormatError, StackUnderflow
 from bbans.fallback import restore, store
 from bbans.fields import FieldReader, varint
-from bbans.local.likelihood import Edges, Lanes, StripLikelihood
+from bbans.local.likelihood import Lanes, StripLikelihood
 from bbans.local.strips import Fronts, Strip, schedule, sections
 from bbans.parallel import map_in_order
 from bbans.portable.local import Front, Levels, LocalNetwork
@@ -115,24 +114,10 @@ class LocalCoder:
                     edges = self.likelihood.intervals(
                         images[strip.image, strip.first - strip.above : strip.stop], strip
                     )
-                    self._push(stack, strip, edges, of_fronts)
+                    self.likelihood.push(stack, edges, self._counts(strip), of_fronts)
                 return finish_stack(stack, first_words)
             except StackUnderflow:  # the images are so cheap that heads cost more than they gave
                 first_words *= 4
-
-    def _push(self, stack: Stack, strip: Strip, edges: tuple[Edges, Edges], lanes: Lanes) -> None:
-        """Push a strip's values, the last front and channel first."""
-        start, frequency = edges
-        stop = len(start)
-        for count, of_front in zip(self._counts(strip)[::-1].tolist(), lanes[::-1].tolist(), strict=True):
-            grow(stack, max(of_front, stack.lanes))
-            for _ in range(self.network.channels):
-                for first in range(stop - count, stop, stack.lanes):
-                    block = slice(first, min(first + stack.lanes, stop))
-                    stack.push(
-                        start[block].astype(np.uint64), frequency[block].astype(np.uint64), self.likelihood.precision
-                    )
-                stop -= count
 
     def _decode(self, images: Levels, section: Section, payload: bytes) -> None:
         stack = read_stack(self.core, payload)

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from bbans.ans import fold
-from bbans.ans.numba_core import NumbaStack
+from bbans.ans import fold, grow
+from bbans.ans.numba_core import NumbaStack, push_lanes
 from bbans.ans.stack import Stack, Words
 from bbans.intervals import Outputs
 from bbans.intervals.compiled import Compiled, Tables, find, pop_symbols
@@ -111,10 +112,13 @@ def _evaluate(
 def _keep(found: NDArray[np.int32], kept: Map, time: int, row: int, first: int, stop: int) -> None:
     """Put what was found of a tile into a map, and nothing where there is no pixel."""
     front = kept[time % len(kept)]
+    before, after = max(first - row, 0), min(stop - row, TILE)
     for group in range(len(found)):
-        for lane in range(TILE):
-            inside = first <= row + lane < stop
-            front[group, row + lane] = found[group, lane] if inside else 0
+        place, there = found[group], front[group, row : row + TILE]
+        if after - before < TILE:
+            there[:] = 0
+        for lane in range(before, after):
+            there[lane] = place[lane]
 
 
 @njit(nogil=True, cache=True)
@@ -126,9 +130,9 @@ def _look(layers: Layers, maps: Maps, above: int, time: int, first: int, stop: i
     # What lies beside the image, to the right.
     pixels[time % len(pixels), :, first - 1] = 0
     earlier[:, time % len(pixels), :, first - 1] = 0
-    for tile in range((first - above) // TILE, -(-(stop - above) // TILE)):
-        row = above + tile * TILE
-        pixels[time % len(pixels), :, max(first, row) : min(stop, row + TILE)] = 0
+    for tile in range(-(-(stop - first) // TILE)):
+        row = first + tile * TILE
+        pixels[time % len(pixels), :, row : min(stop, row + TILE)] = 0
         h = known[tile]
         _evaluate(layers, 0, pixels, pixels, h, h, h, nothing, time, row, inputs)
         for block in range(len(earlier)):
@@ -143,22 +147,22 @@ def _tell(
     maps: Maps,
     above: int,
     channel: int,
-    time: int,
-    first: int,
-    stop: int,
+    front: Table,
+    own: Table,
     scratch: NDArray[np.int32],
     wide: NDArray[np.int32],
     parameters: Table,
 ) -> None:
-    """Write the parameters of a channel of rows of a front, ``(1, outputs, rows)``."""
+    """Write the parameters of a channel of a front's own rows, ``(1, outputs, rows)``."""
+    (time, begin, _), (_, first, stop) = front, own
     pixels, earlier, known = maps
     inputs, nothing = np.empty(layers[0][:, Step.PAIRS].max(), np.int64), np.zeros((1, OUTPUTS // 2 * TILE), np.int32)
     head = 1 + 2 * len(earlier) + 2 * channel
-    for tile in range(first // TILE, -(-stop // TILE)):
-        row = above + tile * TILE
+    for tile in range((first - begin) // TILE, -(-(stop - begin) // TILE)):
+        here = begin + tile * TILE
+        row = above + here
         _evaluate(layers, head, pixels, pixels, known[tile], scratch, scratch, nothing, time, row, inputs)
         _evaluate(layers, head + 1, pixels, pixels, known[tile], scratch, wide, nothing, time, row, inputs)
-        here = tile * TILE
         for output in range(parameters.shape[1]):
             for index in range(max(first, here), min(stop, here + TILE)):
                 parameters[0, output, index - first] = wide[output, index - here]
@@ -205,7 +209,7 @@ def _intervals(
         parameters = np.empty((1, outputs, count), np.int64)
         for channel in range(x.shape[2]):
             if count:
-                _tell(layers, maps, above, channel, time, own[index, 1], own[index, 2], scratch, wide, parameters)
+                _tell(layers, maps, above, channel, fronts[index], own[index], scratch, wide, parameters)
                 for place in range(count):
                     row = own[index, 1] + place
                     symbols[place] = x[row, time - slope * row, channel]
@@ -244,7 +248,7 @@ def _pop(
         parameters = np.empty((1, outputs, count), np.int64)
         for channel in range(x.shape[2]):
             if count:
-                _tell(layers, maps, above, channel, time, own[index, 1], own[index, 2], scratch, wide, parameters)
+                _tell(layers, maps, above, channel, fronts[index], own[index], scratch, wide, parameters)
                 top = pop_symbols(tables, parameters, symbols[:count], heads, buffer, top)
                 if top > len(buffer):
                     return top
@@ -253,6 +257,40 @@ def _pop(
                     x[row, time - slope * row, channel] = symbols[place]
             _learn(maps[0], above, given, x, channel, time, fronts[index], slope)
     return top
+
+
+@njit(nogil=True, cache=True)
+def _push(
+    starts: Edges,
+    frequencies: Edges,
+    stop: int,
+    counts: Table,
+    channels: int,
+    precision: int,
+    heads: Integers,
+    buffer: Words,
+    top: int,
+) -> tuple[Words, int, int]:
+    """Push the values of fronts with one number of lanes, the last of which ends at ``stop``, last front and channel
+    first. Returns the buffer, where the tail begins in it now, and where the first of the values lies.
+    """
+    lanes = len(heads)
+    start, frequency = np.empty(lanes, np.uint64), np.empty(lanes, np.uint64)
+    for front in range(len(counts) - 1, -1, -1):
+        for _ in range(channels):
+            first = stop - counts[front]
+            for place in range(first, stop, lanes):
+                size = min(lanes, stop - place)
+                for lane in range(size):
+                    start[lane], frequency[lane] = starts[place + lane], frequencies[place + lane]
+                if top < lanes:
+                    room = len(buffer) + lanes
+                    larger = np.empty(room + len(buffer), np.uint32)
+                    larger[room:] = buffer
+                    buffer, top = larger, top + room
+                top = push_lanes(heads, start[:size], frequency[:size], precision, buffer, top)
+            stop = first
+    return buffer, top, stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,14 +329,25 @@ class CompiledStripLikelihood:
         _intervals(*self._start(len(x)), x.copy(), *arrays, *self._scratch())
         return start, frequency
 
+    def push(self, stack: Stack, edges: tuple[Edges, Edges], counts: Lanes, lanes: Lanes) -> None:
+        if not isinstance(stack, NumbaStack):
+            self.in_numpy.push(stack, edges, counts, lanes)
+            return
+        stop = len(edges[0])
+        for first, last in reversed(_runs(lanes)):
+            grow(stack, max(int(lanes[first]), stack.lanes))
+            coding = self.network.channels, self.precision
+            stack.buffer, stack.top, stop = _push(
+                *edges, stop, counts[first:last], *coding, stack.heads, stack.buffer, stack.top
+            )
+
     def pop(self, stack: Stack, x: Levels, strip: Strip, lanes: Lanes) -> None:
         if not isinstance(stack, NumbaStack):
             self.in_numpy.pop(stack, x, strip, lanes)
             return
         fronts = Fronts.of(strip, x.shape[1], self.network.slope)
         state, scratch, pixels = self._start(len(x)), self._scratch(), x.copy()
-        changes = np.flatnonzero(np.diff(lanes, prepend=0))
-        for first, stop in zip(changes.tolist(), [*changes[1:].tolist(), len(lanes)], strict=True):
+        for first, stop in _runs(lanes):
             fold(stack, min(int(lanes[first]), stack.lanes))
             part = fronts.all[first:stop], fronts.own[first:stop]
             stack.popped_to(_pop(*state, pixels, *part, stack.heads, stack.buffer, stack.top, *scratch))
@@ -308,7 +357,7 @@ class CompiledStripLikelihood:
         """What does not change from front to front, and the maps, where nothing is known yet."""
         network = self.network
         above, tiles = network.rows, -(-rows // TILE)
-        places = above + tiles * TILE
+        places = above + rows + TILE
         hidden = -(-network.hidden // 2)
         maps = (
             np.zeros((network.fronts, network.channels // 2 + 1, places), np.int32),
@@ -325,6 +374,12 @@ class CompiledStripLikelihood:
         """Room for what a layer gives of a tile, in pairs and not."""
         widest = max(-(-len(layer.weight) // 2) for layer in self.network.layers)
         return np.zeros((widest, TILE), np.int32), np.zeros((self.network.outputs, TILE), np.int32)
+
+
+def _runs(lanes: Lanes) -> list[tuple[int, int]]:
+    """The fronts that follow each other with one number of lanes: the first, and the one after the last."""
+    changes = np.flatnonzero(np.diff(lanes, prepend=0)).tolist()
+    return list(pairwise([*changes, len(lanes)]))
 
 
 def _load(network: LocalNetwork) -> tuple[Layers, tuple[Any, ...]] | None:

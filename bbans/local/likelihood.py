@@ -9,10 +9,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bbans.ans import fold
+from bbans.ans import fold, grow
 from bbans.ans.stack import Stack
 from bbans.intervals import Outputs, pop
 from bbans.intervals.distribution import Distribution
+from bbans.likelihoods import push_intervals
 from bbans.local.strips import Fronts, Strip
 from bbans.portable.local import Front, Levels, LoadedLocal, LocalState
 
@@ -27,6 +28,11 @@ class StripLikelihood(Protocol):
     def intervals(self, x: Levels, strip: Strip) -> tuple[Edges, Edges]:
         """Start and frequency of all values of a strip, in the order of decoding: front by front, channel by channel,
         row by row.
+        """
+
+    def push(self, stack: Stack, edges: tuple[Edges, Edges], counts: Lanes, lanes: Lanes) -> None:
+        """Push what :meth:`intervals` found, the last front and channel first. Fronts have so many pixels each, and the
+        stack is grown to so many lanes before each.
         """
 
     def pop(self, stack: Stack, x: Levels, strip: Strip, lanes: Lanes) -> None:
@@ -59,6 +65,15 @@ class NumpyStripLikelihood:
                     frequencies.append(found[1].astype(np.uint32))
                 state.learn(front, channel, x[(*front.index, channel)])
         return np.concatenate(starts), np.concatenate(frequencies)
+
+    def push(self, stack: Stack, edges: tuple[Edges, Edges], counts: Lanes, lanes: Lanes) -> None:
+        start, frequency = (part.astype(np.uint64) for part in edges)
+        stop = len(start)
+        for count, of_front in zip(counts[::-1].tolist(), lanes[::-1].tolist(), strict=True):
+            grow(stack, max(of_front, stack.lanes))
+            for _ in range(self.loaded.network.channels):
+                push_intervals(stack, start[stop - count : stop], frequency[stop - count : stop], self.precision)
+                stop -= count
 
     def pop(self, stack: Stack, x: Levels, strip: Strip, lanes: Lanes) -> None:
         network = self.loaded.network

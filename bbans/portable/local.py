@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -221,8 +222,8 @@ class LocalState:
 def _product(layer: Linear, input_magnitude: int) -> Callable[[Values], Values]:
     """From integers ``(inputs, n)`` to the layer's results, all held in floating point that is exact for them."""
     dtype = np.float32 if layer.bound(input_magnitude) <= FLOAT32_EXACT else np.float64
-    weight: Values = layer.weight.astype(dtype)
-    bias: Values = layer.bias.astype(dtype)[:, None]
+    weight = cast(Values, layer.weight.astype(dtype))
+    bias = cast(Values, layer.bias.astype(dtype)[:, None])
 
     def product(x: Values) -> Values:
         y: Values = weight @ x.astype(dtype, copy=False)
