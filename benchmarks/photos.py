@@ -85,8 +85,8 @@ def add_peers(pictures: list[Picture], known: dict[str, dict[str, int]], zpaq: i
             sizes = known.setdefault(picture.digest, {})
             if codec not in sizes:
                 sizes[codec] = measured(codec, picture.pixels).bytes
+                keep()
         print(codec, 8 * sum(known[one.digest][codec] for one in some) / values_of(some), flush=True)
-        keep()
 
 
 def measured(codec: str, image: Image) -> Row:
@@ -289,7 +289,9 @@ def main() -> None:
     parser.add_argument("--zpaq", type=int, default=5, metavar="IMAGES")
     wanted = parser.parse_args()
     path = RESULTS / "photos.json"
-    result = json.loads(path.read_text()) if path.exists() else {"peers": {}, "sets": {}, "speeds": {}}
+    result: dict[str, Any] = {"peers": {}, "sets": {}, "speeds": {}, "large": []}
+    if path.exists():
+        result |= json.loads(path.read_text())
     everything = not (wanted.peers or wanted.bbans or wanted.speed or wanted.only_bbans or wanted.large)
 
     for number, folder in enumerate(wanted.folders):
@@ -304,7 +306,7 @@ def main() -> None:
         if everything or wanted.speed or wanted.only_bbans:
             result["speeds"][name] = speeds_of(pictures)
         if wanted.large and not number:
-            result["large"] = {"made of": name, **large_of(pictures, wanted.large, THREADS[-1])}
+            result["large"] = [{"made of": name, **large_of(pictures, wanted.large, THREADS[-1])}]
         save("photos", result)
 
 
