@@ -26,7 +26,7 @@ from bbans.errors import FormatError, StackUnderflow
 from bbans.fallback import restore, store
 from bbans.fields import FieldReader, varint
 from bbans.local.likelihood import Lanes, StripLikelihood
-from bbans.local.strips import Fronts, Strip, schedule, sections
+from bbans.local.strips import Fronts, Sections, Strip, schedule
 from bbans.parallel import map_in_order
 from bbans.portable.local import Front, Levels, LocalNetwork
 
@@ -56,7 +56,9 @@ class LocalCoder:
             method, stored = store(np.ascontiguousarray(images[..., channels]))
             opacity = bytes([method]) + varint(len(stored)) + stored
             images = np.ascontiguousarray(images[..., :channels])
-        parts = list(map_in_order(lambda section: self._encode(images, section), self._cut(len(images)), self.threads))
+        cut = self._cut(len(images))
+        numbers = list(range(len(cut)))
+        parts = list(map_in_order(lambda number: self._encode(images, cut[number]), numbers, self.threads))
         return opacity + b"".join(varint(len(part)) for part in parts[:-1]) + b"".join(parts)
 
     def decode(self, payload: bytes, images: int) -> Levels:
@@ -74,11 +76,11 @@ class LocalCoder:
             stored = Method(method), reader.take(reader.varint())
             opacity = restore(stored, np.dtype(np.uint8), (images, height, width))
         cut = self._cut(images)
-        sizes = [reader.varint() for _ in cut[:-1]]
+        sizes = [reader.varint() for _ in range(len(cut) - 1)]
         parts = [*(reader.take(size) for size in sizes), reader.rest()]
         x = np.empty((images, height, width, channels), np.uint8)
-        tasks = list(zip(cut, parts, strict=True))
-        for _ in map_in_order(lambda task: self._decode(x, *task), tasks, self.threads):
+        numbers = list(range(len(cut)))
+        for _ in map_in_order(lambda number: self._decode(x, cut[number], parts[number]), numbers, self.threads):
             pass
         return (x if opacity is None else np.concatenate([x, opacity[..., None]], axis=3)).reshape(images, -1)
 
@@ -99,9 +101,9 @@ class LocalCoder:
                     done += stop - first
         return bits.reshape(x.shape)
 
-    def _cut(self, images: int) -> list[Section]:
+    def _cut(self, images: int) -> Sections:
         height, width, _ = self.image_shape
-        return sections(images, height, width, self.network.reach)
+        return Sections(images, height, width, self.network.reach)
 
     def _encode(self, images: Levels, section: Section) -> bytes:
         first_words = FIRST_WORDS

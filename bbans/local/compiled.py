@@ -30,7 +30,7 @@ from bbans.portable.convolution import Offsets
 from bbans.portable.local import Levels, LocalNetwork
 from bbans.portable.network import Linear
 from bbans.portable.numba_engine import NumbaEngine, fits
-from bbans.portable.numba_product import OUTPUTS, PAIR_BYTES, TILE, Step, Table, block_product
+from bbans.portable.numba_product import OUTPUTS, PAIR_BYTES, TILE, ZERO, Step, Table, block_product
 
 Map = NDArray[np.int32]
 """By front, group of two channels, and row; the first rows are those above the image."""
@@ -57,6 +57,12 @@ gave."""
 
 Layers = tuple[Table, Table, Table]
 """Steps as :class:`bbans.portable.numba_product.Step`, the parts of their inputs, and where those of each begin."""
+
+Scratch = tuple[NDArray[np.int32], NDArray[np.int32]]
+"""Room for what a layer gives of a tile, ``(groups, TILE)``, and for outputs, ``(outputs, TILE)``."""
+Work = tuple[Layers, Tables, Maps, Scratch, tuple[int, int], Table]
+"""All that is needed to go through a strip. After the above: how many rows are kept above the image, and the slope; and
+what the network is given of levels, and of what lies inside the image after them."""
 
 
 @njit(nogil=True, cache=True)
@@ -122,11 +128,11 @@ def _keep(found: NDArray[np.int32], kept: Map, time: int, row: int, first: int, 
 
 
 @njit(nogil=True, cache=True)
-def _look(layers: Layers, maps: Maps, above: int, time: int, first: int, stop: int, scratch: NDArray[np.int32]) -> None:
+def _look(work: Work, front: Table) -> None:
     """Find out what can be known of the pixels of a front, as :meth:`bbans.portable.local.LocalState.look`."""
-    pixels, earlier, known = maps
+    layers, _, (pixels, earlier, known), (scratch, _), (above, _), _ = work
     inputs, nothing = np.empty(layers[0][:, Step.PAIRS].max(), np.int64), np.zeros((1, OUTPUTS // 2 * TILE), np.int32)
-    first, stop = first + above, stop + above
+    time, first, stop = front[0], front[1] + above, front[2] + above
     # What lies beside the image, to the right.
     pixels[time % len(pixels), :, first - 1] = 0
     earlier[:, time % len(pixels), :, first - 1] = 0
@@ -142,21 +148,11 @@ def _look(layers: Layers, maps: Maps, above: int, time: int, first: int, stop: i
 
 
 @njit(nogil=True, cache=True)
-def _tell(
-    layers: Layers,
-    maps: Maps,
-    above: int,
-    channel: int,
-    front: Table,
-    own: Table,
-    scratch: NDArray[np.int32],
-    wide: NDArray[np.int32],
-    parameters: Table,
-) -> None:
+def _tell(work: Work, channel: int, front: Table, own: Table, parameters: Table) -> None:
     """Write the parameters of a channel of a front's own rows, ``(1, outputs, rows)``."""
-    (time, begin, _), (_, first, stop) = front, own
-    pixels, earlier, known = maps
+    layers, _, (pixels, earlier, known), (scratch, wide), (above, _), _ = work
     inputs, nothing = np.empty(layers[0][:, Step.PAIRS].max(), np.int64), np.zeros((1, OUTPUTS // 2 * TILE), np.int32)
+    (time, begin, _), (_, first, stop) = front, own
     head = 1 + 2 * len(earlier) + 2 * channel
     for tile in range((first - begin) // TILE, -(-(stop - begin) // TILE)):
         here = begin + tile * TILE
@@ -169,11 +165,11 @@ def _tell(
 
 
 @njit(nogil=True, cache=True)
-def _learn(pixels: Map, above: int, given: Table, x: Levels, channel: int, time: int, front: Table, slope: int) -> None:
-    """Fill in a channel of the pixels of a front; ``given`` is what the network is given of levels, and of ``inside``
-    after them.
-    """
-    kept, channels, (_, first, stop) = pixels[time % len(pixels)], x.shape[2], front
+def _learn(work: Work, x: Levels, channel: int, front: Table) -> None:
+    """Fill in a channel of the pixels of a front."""
+    _, _, (pixels, _, _), _, (above, slope), given = work
+    time, first, stop = front
+    kept, channels = pixels[time % len(pixels)], x.shape[2]
     for row in range(first, stop):
         value = given[x[row, time - slope * row, channel]] & 0xFFFF
         kept[channel // 2, above + row] |= value << 16 if channel % 2 else value
@@ -183,79 +179,52 @@ def _learn(pixels: Map, above: int, given: Table, x: Levels, channel: int, time:
 
 
 @njit(nogil=True, cache=True)
-def _intervals(
-    layers: Layers,
-    tables: Tables,
-    maps: Maps,
-    above: int,
-    slope: int,
-    given: Table,
-    x: Levels,
-    fronts: Table,
-    own: Table,
-    starts: Edges,
-    frequencies: Edges,
-    scratch: NDArray[np.int32],
-    wide: NDArray[np.int32],
-) -> None:
+def _intervals(work: Work, x: Levels, fronts: Table, own: Table, starts: Edges, frequencies: Edges) -> None:
     """See :meth:`bbans.local.likelihood.StripLikelihood.intervals`."""
-    rows, outputs, done = len(x), len(wide), 0
+    _, tables, _, (_, wide), (_, slope), _ = work
+    rows, done = len(x), 0
     symbols, nothing = np.empty(rows, np.int64), np.empty(0, np.uint64)
     start, frequency = np.empty(rows, np.uint64), np.empty(rows, np.uint64)
     for index in range(len(fronts)):
-        time, first, stop = fronts[index]
-        _look(layers, maps, above, time, first, stop, scratch)
-        count = own[index, 2] - own[index, 1]
-        parameters = np.empty((1, outputs, count), np.int64)
+        _look(work, fronts[index])
+        time, first, stop = own[index]
+        count = stop - first
+        parameters = np.empty((1, len(wide), count), np.int64)
         for channel in range(x.shape[2]):
             if count:
-                _tell(layers, maps, above, channel, fronts[index], own[index], scratch, wide, parameters)
+                _tell(work, channel, fronts[index], own[index], parameters)
                 for place in range(count):
-                    row = own[index, 1] + place
+                    row = first + place
                     symbols[place] = x[row, time - slope * row, channel]
-                find(tables, parameters, 0, nothing, symbols[:count], start[:count], frequency[:count])
+                find(tables, parameters, ZERO, nothing, symbols[:count], start[:count], frequency[:count])
                 for place in range(count):
                     starts[done + place], frequencies[done + place] = start[place], frequency[place]
                 done += count
-            _learn(maps[0], above, given, x, channel, time, fronts[index], slope)
+            _learn(work, x, channel, fronts[index])
 
 
 @njit(nogil=True, cache=True)
-def _pop(
-    layers: Layers,
-    tables: Tables,
-    maps: Maps,
-    above: int,
-    slope: int,
-    given: Table,
-    x: Levels,
-    fronts: Table,
-    own: Table,
-    heads: Integers,
-    buffer: Words,
-    top: int,
-    scratch: NDArray[np.int32],
-    wide: NDArray[np.int32],
-) -> int:
+def _pop(work: Work, x: Levels, fronts: Table, own: Table, heads: Integers, buffer: Words, top: int) -> int:
     """See :meth:`bbans.local.likelihood.StripLikelihood.pop`, for fronts with one number of lanes. Returns where the
     tail begins now; it is beyond the end of the buffer if words are missing.
     """
-    outputs, symbols = len(wide), np.empty(len(x), np.int64)
+    _, tables, _, (_, wide), (_, slope), _ = work
+    symbols = np.empty(len(x), np.int64)
     for index in range(len(fronts)):
-        time, first, stop = fronts[index]
-        _look(layers, maps, above, time, first, stop, scratch)
-        count = own[index, 2] - own[index, 1]
-        parameters = np.empty((1, outputs, count), np.int64)
+        _look(work, fronts[index])
+        time, first, stop = own[index]
+        count = stop - first
+        parameters = np.empty((1, len(wide), count), np.int64)
         for channel in range(x.shape[2]):
             if count:
-                _tell(layers, maps, above, channel, fronts[index], own[index], scratch, wide, parameters)
+                _tell(work, channel, fronts[index], own[index], parameters)
                 top = pop_symbols(tables, parameters, symbols[:count], heads, buffer, top)
                 if top > len(buffer):
                     return top
                 for place in range(count):
-                    row = own[index, 1] + place
+                    row = first + place
                     x[row, time - slope * row, channel] = symbols[place]
-            _learn(maps[0], above, given, x, channel, time, fronts[index], slope)
+            _learn(work, x, channel, fronts[index])
     return top
 
 
@@ -325,8 +294,7 @@ class CompiledStripLikelihood:
         fronts = Fronts.of(strip, x.shape[1], self.network.slope)
         start = np.empty(int(fronts.counts.sum()) * self.network.channels, np.uint32)
         frequency = np.empty_like(start)
-        arrays = fronts.all, fronts.own, start, frequency
-        _intervals(*self._start(len(x)), x.copy(), *arrays, *self._scratch())
+        _intervals(self._start(len(x)), x.copy(), fronts.all, fronts.own, start, frequency)
         return start, frequency
 
     def push(self, stack: Stack, edges: tuple[Edges, Edges], counts: Lanes, lanes: Lanes) -> None:
@@ -346,34 +314,30 @@ class CompiledStripLikelihood:
             self.in_numpy.pop(stack, x, strip, lanes)
             return
         fronts = Fronts.of(strip, x.shape[1], self.network.slope)
-        state, scratch, pixels = self._start(len(x)), self._scratch(), x.copy()
+        work, pixels = self._start(len(x)), x.copy()
         for first, stop in _runs(lanes):
             fold(stack, min(int(lanes[first]), stack.lanes))
             part = fronts.all[first:stop], fronts.own[first:stop]
-            stack.popped_to(_pop(*state, pixels, *part, stack.heads, stack.buffer, stack.top, *scratch))
+            stack.popped_to(_pop(work, pixels, *part, stack.heads, stack.buffer, stack.top))
         x[:] = pixels
 
-    def _start(self, rows: int) -> tuple[Layers, Tables, Maps, int, int, Table]:
-        """What does not change from front to front, and the maps, where nothing is known yet."""
+    def _start(self, rows: int) -> Work:
+        """Where nothing is known yet of a strip of so many rows."""
         network = self.network
         above, tiles = network.rows, -(-rows // TILE)
-        places = above + rows + TILE
-        hidden = -(-network.hidden // 2)
+        places, hidden = above + rows + TILE, -(-network.hidden // 2)
         maps = (
             np.zeros((network.fronts, network.channels // 2 + 1, places), np.int32),
             np.zeros((len(network.blocks), network.fronts, hidden, places), np.int32),
             np.zeros((tiles, hidden, TILE), np.int32),
         )
+        widest = max(-(-len(layer.weight) // 2) for layer in network.layers)
+        scratch = np.zeros((widest, TILE), np.int32), np.zeros((network.outputs, TILE), np.int32)
         levels = np.arange(network.pixel_input.symbols, dtype=np.float32)
         given = np.append(network.pixel_input(levels[None])[0].astype(np.int64), network.pixel_input.unit)
         some = self.distribution(np.zeros((1, network.outputs, 1), np.int64))
         assert isinstance(some, Compiled)
-        return self.layers, some.tables, maps, above, network.slope, given
-
-    def _scratch(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Room for what a layer gives of a tile, in pairs and not."""
-        widest = max(-(-len(layer.weight) // 2) for layer in self.network.layers)
-        return np.zeros((widest, TILE), np.int32), np.zeros((self.network.outputs, TILE), np.int32)
+        return self.layers, some.tables, maps, scratch, (above, network.slope), given
 
 
 def _runs(lanes: Lanes) -> list[tuple[int, int]]:

@@ -8,8 +8,9 @@ of one sees nothing above.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,9 @@ STRIP_POSITIONS = 1 << 20
 STRIP_ROWS = 512
 """...and rows."""
 SECTION_POSITIONS = 1 << 21
-"""A section that has so many positions gets no further strip."""
+"""Positions of a section, at most, unless it is one strip..."""
+SECTION_STRIPS = 4096
+"""...and strips."""
 LANES_MAXIMUM = 64
 BITS_UNIT = 1024
 """A model says how many bits so many values take."""
@@ -39,26 +42,45 @@ class Strip:
     """How many rows above are seen."""
 
 
-def sections(images: int, height: int, width: int, reach: int) -> list[list[Strip]]:
+@dataclass(frozen=True)
+class Sections(Sequence[list[Strip]]):
     """All strips of images of a height and width, section by section; ``reach`` is how far up a network looks.
 
-    >>> [[(strip.image, strip.first, strip.stop, strip.above) for strip in part] for part in sections(1, 2500, 2000, 5)]
-    [[(0, 0, 500, 0), (0, 500, 1000, 5), (0, 1000, 1500, 5)], [(0, 1500, 2000, 0), (0, 2000, 2500, 5)]]
+    Each is made when it is asked for: what a damaged file asks for must not be made before it fails.
+
+    >>> [[(strip.first, strip.stop, strip.above) for strip in part] for part in Sections(1, 2500, 2000, 5)]
+    [[(0, 500, 0), (500, 1000, 5)], [(1000, 1500, 0), (1500, 2000, 5)], [(2000, 2500, 0)]]
     """
-    rows = max(1, min(STRIP_ROWS, STRIP_POSITIONS // width))
-    pieces = -(-height // rows)
-    edges = [height * piece // pieces for piece in range(pieces + 1)]
-    found: list[list[Strip]] = []
-    room = 0
-    for image in range(images):
-        for first, stop in pairwise(edges):
-            starts = room <= 0
-            if starts:
-                found.append([])
-                room = SECTION_POSITIONS
-            found[-1].append(Strip(image, first, stop, 0 if starts else min(first, reach)))
-            room -= (stop - first) * width
-    return found
+
+    images: int
+    height: int
+    width: int
+    reach: int
+
+    @property
+    def pieces(self) -> int:
+        """Strips of an image, of almost equal height."""
+        return -(-self.height // max(1, min(STRIP_ROWS, STRIP_POSITIONS // self.width)))
+
+    @property
+    def strips(self) -> int:
+        """Of a section, but perhaps the last."""
+        positions = -(-self.height // self.pieces) * self.width
+        return max(1, min(SECTION_STRIPS, SECTION_POSITIONS // positions))
+
+    def __len__(self) -> int:
+        return -(-self.images * self.pieces // self.strips)
+
+    def __getitem__(self, number: Any) -> Any:
+        pieces, strips = self.pieces, self.strips
+        if not 0 <= number < len(self):
+            raise IndexError(f"there are {len(self)} sections, and none of number {number}")
+        found: list[Strip] = []
+        for place in range(number * strips, min((number + 1) * strips, self.images * pieces)):
+            image, piece = divmod(place, pieces)
+            first, stop = (self.height * edge // pieces for edge in (piece, piece + 1))
+            found.append(Strip(image, first, stop, min(first, self.reach) if found else 0))
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,9 +26,10 @@ def start_from(network: LocalNetwork, model: Model) -> None:
             given = thaw(model)[model.default_posterior]
             if not isinstance(given, ContextVAE):
                 raise RecipeError(f"model {model.name} has no network with context to start from")
-            _take_context(network, given)
-            return
-        source = thaw_local(model)
+            source = LocalNetwork(given.channels, network.shape, network.likelihood)
+            _take_context(source, given)
+        else:
+            source = thaw_local(model)
         if source.channels == network.channels:
             network.load_state_dict(source.state_dict())
         elif network.channels == 1:
