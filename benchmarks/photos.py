@@ -5,9 +5,10 @@ python benchmarks/photos.py FOLDER... --only-bbans # bbans and its speeds, besid
 python benchmarks/photos.py FOLDER... --large      # one image of 100 megapixels, made of those of the first folder
 
 Each folder holds lossless pictures; a set is named as its folder. `--peers`, `--bbans` and `--speed` do one of these
-parts alone. What is not measured anew stays as it is in `results/photos.json`. What the other codecs make of an image
-is kept there by the digest of its pixels and measured once; zpaq, which is slow, is tried on the first `--zpaq` images
-of each folder. Everything is decoded and compared.
+parts alone, one at a time. What is not measured anew stays as it is in `results/photos.json`; a set has its rates once
+all codecs are measured on it. What the other codecs make of an image is kept there by the digest of its pixels and
+measured once; zpaq, which is slow, is tried on the first `--zpaq` images of each folder. Everything is decoded and
+compared.
 """
 
 from __future__ import annotations
@@ -289,9 +290,9 @@ def main() -> None:
     parser.add_argument("--zpaq", type=int, default=5, metavar="IMAGES")
     wanted = parser.parse_args()
     path = RESULTS / "photos.json"
-    result: dict[str, Any] = {"peers": {}, "sets": {}, "speeds": {}, "large": []}
+    result: dict[str, Any] = {"peers": {}, "bbans": {}, "sets": {}, "speeds": {}, "large": []}
     if path.exists():
-        result |= json.loads(path.read_text())
+        result |= {key: value for key, value in json.loads(path.read_text()).items() if key in result}
     everything = not (wanted.peers or wanted.bbans or wanted.speed or wanted.only_bbans or wanted.large)
 
     for number, folder in enumerate(wanted.folders):
@@ -300,9 +301,10 @@ def main() -> None:
         if everything or wanted.peers:
             add_peers(pictures, result["peers"], wanted.zpaq, lambda: save("photos", result))
         if everything or wanted.bbans or wanted.only_bbans:
-            result["sets"][name] = rates_of(pictures, result["peers"], bbans_of(folder, pictures))
-            shown = {key: value for key, value in result["sets"][name].items() if key != "bytes"}
-            print(shown, flush=True)
+            result["bbans"][name] = bbans_of(folder, pictures)
+        if name in result["bbans"] and all(set(PEERS) <= set(result["peers"].get(one.digest, ())) for one in pictures):
+            result["sets"][name] = rates_of(pictures, result["peers"], result["bbans"][name])
+            print({key: value for key, value in result["sets"][name].items() if key != "bytes"}, flush=True)
         if everything or wanted.speed or wanted.only_bbans:
             result["speeds"][name] = speeds_of(pictures)
         if wanted.large and not number:
