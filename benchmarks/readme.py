@@ -448,6 +448,25 @@ def photos_speed() -> str:
     return "\n".join(lines)
 
 
+def photos_training() -> str:
+    lines = ["| steps | megapixels seen | held-out, bits/value |", "| --- | --- | --- |"]
+    training = result("photo-training")
+    for row in training["reports"]:
+        doubled = row["step"] % 250 == 0 and (row["step"] // 250).bit_count() == 1
+        if doubled or row["step"] in (training["steps"] - training["decay"], training["steps"]):
+            lines.append(f"| {row['step']:,} | {row['megapixels']:,.0f} | {row['held_out']:.3f} |")
+    return "\n".join(lines)
+
+
+def without_latents() -> str:
+    found = result("without-latents")
+    return (
+        f"With the latents of `cifar10` set to 0, its context network alone needs "
+        f"{found['bits_per_dimension_without_latents']:.3f} bits per dimension of the {found['images']:,} test images, "
+        f"and the whole model (its negative ELBO) {found['negative_elbo']:.3f}."
+    )
+
+
 def photos_large() -> str:
     lines = [
         "| image | bits/value | threads | encode / decode, megapixels/s | peak memory, MB, encode / decode |",
@@ -497,6 +516,8 @@ TABLES: dict[Path, dict[str, Callable[[], str]]] = {
         "photos": photos,
         "photos-speed": photos_speed,
         "photos-large": photos_large,
+        "photos-training": photos_training,
+        "without-latents": without_latents,
     },
     HERE / "paper" / "README.md": {
         "curves": paper_curves,
