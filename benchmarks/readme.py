@@ -416,9 +416,61 @@ def sets() -> str:
     return "\n".join(lines)
 
 
+def photos() -> str:
+    codecs = {"jxl-9": "JPEG XL 9", "jxl-7": "JPEG XL 7", "webp": "WebP", "png": "PNG"}
+    lines = [
+        f"| images | bbans, each alone | bbans, as a set | {' | '.join(codecs.values())} | smaller than JPEG XL 9 "
+        "| zpaq -m5 (bbans and JPEG XL 9 on the same) |",
+        "| --- " * (5 + len(codecs)) + "|",
+    ]
+    for name, one in result("photos")["sets"].items():
+        rates, slow = one["bits_per_value"], one["slow_bits_per_value"]
+        with_zpaq = ""
+        if slow:
+            with_zpaq = f"{slow['zpaq-5']:.3f} ({slow['bbans']:.3f}, {slow['jxl-9']:.3f}) on {one['slow_images']}"
+        lines.append(
+            f"| {one['images']} of `{name}` | **{rates['bbans']:.3f}** | **{rates['bbans, as a set']:.3f}** | "
+            + " | ".join(f"{rates[codec]:.3f}" for codec in codecs)
+            + f" | {one['smaller_than_best']} of {one['images']} "
+            + f"| {with_zpaq} |"
+        )
+    return "\n".join(lines)
+
+
+def photos_speed() -> str:
+    lines = ["| images | codec | threads | encode / decode, megapixels/s |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {row['images']}, of `{name}` | {row['codec'].replace('jxl-', 'JPEG XL ')} | {row['threads']} "
+        f"| {row['encode_megapixels_per_second']:.2f} / {row['decode_megapixels_per_second']:.2f} |"
+        for name, rows in result("photos")["speeds"].items()
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def photos_large() -> str:
+    lines = [
+        "| image | bits/value | threads | encode / decode, megapixels/s | peak memory, MB, encode / decode |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in result("photos")["large"]:
+        height, width, *_ = row["shape"]
+        peaks = " / ".join(
+            f"{row[f'{side}_peak_megabytes']:,.0f} ({row[f'{side}_megabytes_before']:,.0f})"
+            for side in ("encode", "decode")
+        )
+        lines.append(
+            f"| {height:,} x {width:,}, {row['raw_megabytes']:,.0f} MB, of `{row['made of']}` "
+            f"| {row['bits_per_value']:.3f} | {row['threads']} | {row['encode_megapixels_per_second']:.2f} / "
+            f"{row['decode_megapixels_per_second']:.2f} | {peaks} |"
+        )
+    return "\n".join(lines)
+
+
 TABLES: dict[Path, dict[str, Callable[[], str]]] = {
     README: {
         "worth": worth,
+        "photos": photos,
         "as-sets": as_sets,
         "overhead": lambda: rates(papers=False),
         "stages": stages,
@@ -441,6 +493,11 @@ TABLES: dict[Path, dict[str, Callable[[], str]]] = {
     },
     README.parent / "docs" / "gaps.md": {"gaps-example": gaps_example, "gaps-files": gaps_files},
     README.parent / "docs" / "sets.md": {"sets": sets},
+    README.parent / "docs" / "photos.md": {
+        "photos": photos,
+        "photos-speed": photos_speed,
+        "photos-large": photos_large,
+    },
     HERE / "paper" / "README.md": {
         "curves": paper_curves,
         "overfitting": paper_overfitting,
