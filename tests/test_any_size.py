@@ -256,7 +256,7 @@ def test_damaged_files_are_refused(folder: Path) -> None:
 
 def test_models_and_samples_from_the_command_line(folder: Path) -> None:
     listed = succeed("models").stdout
-    assert "anyxanyx3" in listed and "anyxany " in listed
+    assert listed.count("any size") == 2
     rows = {row["name"]: row for row in json.loads(succeed("models", "--json").stdout)}
     assert rows["photo"]["image_shape"] == [0, 0, 3] and list(rows["photo"]["posteriors"]) == ["none"]
     assert "say which with --size" in fail("sample", "colour", "-o", "drawn.npy")
