@@ -362,19 +362,27 @@ def train(
 @main.command()
 @click.argument("model")
 @click.option("-n", "--images", type=click.IntRange(1), default=100, show_default=True, help="How many images.")
+@click.option("--size", type=click.IntRange(1), nargs=2, metavar="HEIGHT WIDTH",
+              help="Of each, if MODEL makes images of any size.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="OUT", help="A .npy file.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite OUT.")
 @reports_errors
-def sample(model: str, images: int, seed: int, output: Path, force: bool) -> None:
+def sample(model: str, images: int, size: tuple[int, int] | None, seed: int, output: Path, force: bool) -> None:
     """Draw images from MODEL, a name or a path: what it makes of random bits."""
+    from bbans.errors import ModelError
     from bbans.model import load_model
     from bbans.npy import write_npy
     from bbans.sampling import sample_images
 
     target = output_target(output, False, force)
     with opened(target) as file:
-        write_npy(file, sample_images(load_model(model), images, seed))
+        loaded = load_model(model)
+        if loaded.any_size:
+            if size is None:
+                raise ModelError(f"model {loaded.name} makes images of any size: say which with --size")
+            loaded = loaded.fitted_to((*size, *loaded.image_shape[2:]))
+        write_npy(file, sample_images(loaded, images, seed))
 
 
 @main.command()

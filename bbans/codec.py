@@ -398,9 +398,9 @@ class Codec:
             )
         if header.scale not in (1, 255):
             raise FormatError(f"the file has a scale of {header.scale}: it is damaged")
-        image_shape = self.model.fitted_to(directory.shape).image_shape
         for chunk in directory.chunks:
             shape = (chunk.rows, *header.row_shape)
+            image_shape = self.model.fitted_to(shape).image_shape
             # A row of a set is one image, or several.
             images = count_images(shape if header.ordered else (1, *header.row_shape), image_shape)
             if chunk.method in CODED and not (images and chunk.rows):
@@ -525,12 +525,14 @@ class Codec:
     def coded_groups(self, rows: Rows, groups: list[list[slice]], scale: int) -> Iterator[list[CodedChunk]]:
         """The chunks of each group, coded side by side: each on its own, or all rows of a group through zstandard."""
         assert self.model is not None
-        pixels = self.model.pixels
         slices = [part for group in groups for part in group]
-        coder = self.chunk_coder(spare_threads(self.threads, len(slices)))
+        threads = spare_threads(self.threads, len(slices))
 
         def encode(part: slice) -> bytes:
-            return coder.encode(to_symbols(block_of(rows, part), scale).reshape(-1, pixels))
+            block = block_of(rows, part)
+            fitted = self.fitted_to(block.shape)  # rows may be lines of an image, which is then what a chunk holds
+            assert fitted.model is not None
+            return fitted.chunk_coder(threads).encode(to_symbols(block, scale).reshape(-1, fitted.model.pixels))
 
         payloads = map_in_order(encode, slices, self.threads)
         for group in groups:

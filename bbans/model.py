@@ -159,7 +159,8 @@ class Model:
     def fitted_to(self, shape: tuple[int, ...]) -> Model:
         """The model for images as an array of ``shape`` holds them: another one only if those may have any size.
 
-        Images may have a channel more than the model: how opaque a pixel is.
+        Images may have a channel more than the model: how opaque a pixel is. Grey ones may have an axis for their one
+        channel.
 
         >>> from dataclasses import replace
         >>> model = load_model("photo")
@@ -169,10 +170,11 @@ class Model:
         if not isinstance(self.decoder, LocalNetwork):
             return self
         wanted = (0, 0, *self._colours)
-        for colours in ((self.decoder.channels + 1,), self._colours):  # with an opacity, or without
+        channels = self.decoder.channels
+        for colours in ((channels + 1,), (channels,), self._colours):  # with an opacity, or without
             image = shape[-2 - len(colours) :]
             if len(image) == 2 + len(colours) and image[2:] == colours and min(image) > 0:
-                wanted = image
+                wanted = image if colours == (channels + 1,) else (*image[:2], *self._colours)
                 break
         return self if wanted == self.image_shape else replace(self, image_shape=wanted)
 
@@ -201,8 +203,9 @@ class Model:
         """
         if dtype.kind not in REAL_KINDS:
             raise ArrayError(f"model {self.name} takes booleans, integers and floats, not elements of type {dtype}")
-        if 0 in shape or not count_images(shape, self.image_shape):
-            image = self.shape_text
+        fitted = self.fitted_to(shape)
+        if 0 in shape or not count_images(shape, fitted.image_shape):
+            image = fitted.shape_text
             raise ArrayError(
                 f"model {self.name} takes images of shape {image}: arrays, or chunks of one, of such images, "
                 f"not {shape}"

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbans.errors import RecipeError
+from bbans.model import COMPONENTS_MAXIMUM
 from bbans.nets.local import LocalShape
+from bbans.portable.context import WINDOW_MAXIMUM
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,13 @@ class LocalRecipe:
             raise RecipeError(f"{self.name}: a local network is for 1 or 3 channels, not {self.channels}")
         if min(self.steps, self.crop, self.crops, self.held_out, self.report) < 1:
             raise RecipeError(f"{self.name}: steps, crop, crops, held_out and report are positive")
+        sizes = self.local
+        if not (min(sizes.rows, sizes.columns) >= 2 and max(sizes.rows, sizes.columns) <= WINDOW_MAXIMUM):
+            raise RecipeError(f"{self.name}: a window's rows and columns are 2 to {WINDOW_MAXIMUM}")
+        if min(sizes.hidden, sizes.head) < 1 or sizes.blocks < 0:
+            raise RecipeError(f"{self.name}: hidden and head are positive, and blocks not negative")
+        if not 1 <= self.components <= COMPONENTS_MAXIMUM:
+            raise RecipeError(f"{self.name}: components are 1 to {COMPONENTS_MAXIMUM}, not {self.components}")
 
 
 DEFAULT_STEPS = 1500

@@ -220,7 +220,10 @@ def load_recipe(path: Path) -> Recipe | LocalRecipe:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"cannot read the recipe {path}: {error}") from error
     if table.get("network") == "local":
-        shape = _parse(LocalShape, table.pop("local", {}), f"{path}, local")
+        sizes = table.pop("local", {})
+        if not isinstance(sizes, dict):
+            raise RecipeError(f"{path}: local must be a table")
+        shape = _parse(LocalShape, sizes, f"{path}, local")
         return replace(_parse(LocalRecipe, table, str(path)), local=shape)
     posteriors = table.pop("posteriors", {})
     context = _parse(ContextShape, table.pop("context", {}), f"{path}, context")

@@ -36,7 +36,7 @@ def start_from(network: LocalNetwork, model: Model) -> None:
             _take_grey(network, source)
         else:
             raise RecipeError(f"model {model.name} is for grey images, and colours can't start from it")
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # other sizes, or another number of layers
         raise RecipeError(f"the network of model {model.name} has other sizes than the one to start from it") from error
 
 
