@@ -460,15 +460,6 @@ def photos_training() -> str:
     return "\n".join(lines)
 
 
-def without_latents() -> str:
-    found = result("without-latents")
-    return (
-        f"With the latents of `cifar10` set to 0, its context network alone needs "
-        f"{found['bits_per_dimension_without_latents']:.3f} bits per dimension of the {found['images']:,} test images, "
-        f"and the whole model (its negative ELBO) {found['negative_elbo']:.3f}."
-    )
-
-
 def photos_large() -> str:
     lines = [
         "| image | bits/value | threads | encode / decode, megapixels/s | peak memory, MB, encode / decode |",
