@@ -153,7 +153,7 @@ def test_strips_cover_every_row_once(images: int, height: int, width: int, reach
         patch.setattr(strips, "STRIP_ROWS", rows)
         patch.setattr(strips, "STRIP_POSITIONS", 100)
         patch.setattr(strips, "SECTION_POSITIONS", room)
-        cut = Sections(images, height, width, reach)
+        cut = list(Sections(images, height, width, reach))
     covered = [(part.image, row) for section in cut for part in section for row in range(part.first, part.stop)]
     assert covered == [(image, row) for image in range(images) for row in range(height)]
     for section in cut:
