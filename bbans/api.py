@@ -19,14 +19,15 @@ from bbans.embedded import extract
 from bbans.errors import ModelError, StoredWarning
 from bbans.model import Model, find_model, load_model, read_model, shipped_models
 from bbans.reader import CompressedArray
-from bbans.rows import Rows, Spread, sample_of
+from bbans.rows import Rows, Spread, block_of, sample_of
 from bbans.symbols import SupportsDLPack, count_images, numeric_array, to_symbols
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 SAMPLE_IMAGES = 64
-SAMPLE_PIXELS = 1 << 18
+SAMPLE_PIXELS = 1 << 13
+"""Of a model for images of any size: so few that compiled code need not be loaded."""
 LEAST_SIDE = 16
 
 
@@ -66,12 +67,26 @@ def _suits(model: Model, shape: tuple[int, ...]) -> bool:
     return large and bool(count_images(shape, image_shape))
 
 
-def _sample_cost(rows: Rows, model: Model, scale: int) -> int:
-    """Bytes that a few images from all over the array take."""
+def _sample_cost(rows: Rows, model: Model, scale: int) -> float:
+    """Bytes that a value takes, in a few images from all over the array or the middle of large ones."""
     fitted = model.fitted_to(rows.shape)
-    images = max(1, min(SAMPLE_IMAGES, SAMPLE_PIXELS // fitted.pixels))
-    sample = to_symbols(sample_of(rows, fitted.pixels, images), scale)
-    return len(Codec.of(fitted).chunk_coder().encode(sample))
+    if fitted.any_size:
+        if math.prod(rows.shape[1:]) < fitted.pixels:  # all rows together are one image
+            lines = max(1, SAMPLE_PIXELS // math.prod(rows.shape[1:]))
+            start = max(0, rows.shape[0] - lines) // 2
+            sample = block_of(rows, slice(start, start + lines))[None]
+        else:
+            images = sample_of(rows, fitted.pixels, max(1, min(SAMPLE_IMAGES, SAMPLE_PIXELS // fitted.pixels)))
+            sample = images.reshape(-1, *fitted.image_shape)
+            lines = max(1, SAMPLE_PIXELS // math.prod(sample.shape[2:]))
+            start = max(0, sample.shape[1] - lines) // 2
+            sample = sample[:, start : start + lines]
+        fitted = model.fitted_to(sample.shape)
+    else:
+        sample = sample_of(rows, fitted.pixels, SAMPLE_IMAGES)
+    symbols = to_symbols(sample, scale).reshape(-1, fitted.pixels)
+    codec = Codec.of(fitted, pixels=sample.size if fitted.any_size else None)
+    return len(codec.chunk_coder().encode(symbols)) / sample.size
 
 
 def compress(

@@ -162,7 +162,6 @@ class Model:
         Images may have a channel more than the model: how opaque a pixel is. Grey ones may have an axis for their one
         channel.
 
-        >>> from dataclasses import replace
         >>> model = load_model("photo")
         >>> model.image_shape, model.fitted_to((10, 480, 640, 3)).image_shape, model.fitted_to((10, 9)).image_shape
         ((0, 0, 3), (480, 640, 3), (0, 0, 3))

@@ -254,7 +254,7 @@ def _step(state: State[LocalNetwork], batches: Sequence[Tensor]) -> float:
 
 
 def _split(recipe: LocalRecipe, images: Sequence[Image]) -> tuple[list[Image], list[Tensor]]:
-    """Images to train on, and the middle of the held-out ones."""
+    """Images to train on, and the middle of the held-out ones, which are large if enough are."""
     shape = (recipe.channels,) if recipe.channels > 1 else ()
     for image in images:
         if image.dtype != np.uint8 or image.shape[2:] != shape or image.ndim != 2 + len(shape):
@@ -264,7 +264,9 @@ def _split(recipe: LocalRecipe, images: Sequence[Image]) -> tuple[list[Image], l
             )
     if len(images) <= recipe.held_out:
         raise RecipeError(f"recipe {recipe.name} holds out {recipe.held_out} images, got {len(images)} in all")
-    places = set(np.linspace(0, len(images) - 1, recipe.held_out).astype(int).tolist())
+    large = [place for place, image in enumerate(images) if min(image.shape[:2]) >= recipe.crop]
+    among = large if len(large) > recipe.held_out else range(len(images))
+    places = {among[index] for index in np.linspace(0, len(among) - 1, recipe.held_out).astype(int).tolist()}
     held_out = [_tensor(_middle(images[place])[None])[0] for place in sorted(places)]
     return [image for place, image in enumerate(images) if place not in places], held_out
 
