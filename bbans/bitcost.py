@@ -15,7 +15,7 @@ from bbans.errors import BbansError, ModelError
 from bbans.intervals.distribution import Distribution, Symbols
 from bbans.likelihoods import information_each
 from bbans.local.coder import LocalCoder
-from bbans.reader import WORKING_BYTES, CompressedArray
+from bbans.reader import CompressedArray
 
 Floats = NDArray[np.float64]
 
@@ -59,7 +59,7 @@ def bits_of_pixels(compressed: CompressedArray, start: int = 0, stop: int | None
     for number, chunk in enumerate(compressed.directory.chunks):
         last = first + chunk.rows
         if first < stop and last > start and chunk.method is Method.BITS_BACK:
-            compressed.check_memory(chunk.rows, WORKING_BYTES + 2 * BYTES_OF_BITS)
+            compressed.check_memory(chunk.rows, compressed.decoder.working_bytes + 2 * BYTES_OF_BITS)
             found, borrowed = _of_chunk(compressed, number)
             there, here = slice(max(start - first, 0), stop - first), slice(max(first - start, 0), last - start)
             pixels[here] = found.reshape(-1, *row_shape)[there]

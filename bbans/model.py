@@ -204,9 +204,9 @@ class Model:
             raise ArrayError(f"model {self.name} takes booleans, integers and floats, not elements of type {dtype}")
         fitted = self.fitted_to(shape)
         if 0 in shape or not count_images(shape, fitted.image_shape):
-            image = fitted.shape_text
+            image = fitted.shape_text[1:-1]
             raise ArrayError(
-                f"model {self.name} takes images of shape {image}: arrays, or chunks of one, of such images, "
+                f"model {self.name} takes images of shape ({image}): arrays, or chunks of one, of shape (n, {image}), "
                 f"not {shape}"
             )
 
