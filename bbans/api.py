@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, cast
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bbans.buffers import open_buffer
@@ -20,13 +19,16 @@ from bbans.embedded import extract
 from bbans.errors import ModelError, StoredWarning
 from bbans.model import Model, find_model, load_model, read_model, shipped_models
 from bbans.reader import CompressedArray
-from bbans.rows import Rows, Spread, sample_of
+from bbans.rows import Rows, Spread, block_of, sample_of
 from bbans.symbols import SupportsDLPack, count_images, numeric_array, to_symbols
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 SAMPLE_IMAGES = 64
+SAMPLE_PIXELS = 1 << 13
+"""Of a model for images of any size: so few that compiled code need not be loaded."""
+LEAST_SIDE = 16
 
 
 Source: TypeAlias = "str | os.PathLike[str] | Buffer | BinaryIO"
@@ -37,7 +39,8 @@ def choose_model(array: NDArray[Any] | SupportsDLPack, models: Sequence[Model] |
     """The one of some ``models``, by default those shipped, that codes a sample of ``array`` in the fewest bytes, or
     None if none fits.
 
-    A model fits if the array is made of images of its shape and holds no values but its own.
+    A model fits if the array is made of images of its shape and holds no values but its own. One for images of any size
+    is tried for those that have at least 16 rows and columns.
     """
     array = numeric_array(array)
     return choose_model_for(array, models=models) if array.size else None
@@ -47,7 +50,7 @@ def choose_model_for(rows: Rows, spread: Spread | None = None, models: Sequence[
     """:func:`choose_model`, for one or more rows that may lie anywhere, looked through where ``spread`` says."""
     if models is None:
         models = [read_model(path) for path in shipped_models().values()]
-    models = [model for model in models if count_images(rows.shape, model.image_shape)]
+    models = [model for model in models if _suits(model, rows.shape)]
     scales = {symbols: scale_of_rows(rows, symbols, spread) for symbols in {model.symbols for model in models}}
     candidates = [(model, scale) for model in models if (scale := scales[model.symbols]) is not None]
     if len(candidates) < 2:
@@ -55,10 +58,35 @@ def choose_model_for(rows: Rows, spread: Spread | None = None, models: Sequence[
     return min(candidates, key=lambda candidate: _sample_cost(rows, *candidate))[0]
 
 
-def _sample_cost(rows: Rows, model: Model, scale: int) -> int:
-    """Bytes that a few images from all over the array take."""
-    sample = to_symbols(sample_of(rows, model.pixels, SAMPLE_IMAGES), scale)
-    return len(Codec.of(model).chunk_coder().encode(sample.astype(np.int64)))
+def _suits(model: Model, shape: tuple[int, ...]) -> bool:
+    """Whether an array of a shape holds images of the model; what is lower or narrower than :data:`LEAST_SIDE` is
+    hardly an image, unless the model is for just that size.
+    """
+    image_shape = model.fitted_to(shape).image_shape
+    large = not model.any_size or min(image_shape[:2]) >= LEAST_SIDE
+    return large and bool(count_images(shape, image_shape))
+
+
+def _sample_cost(rows: Rows, model: Model, scale: int) -> float:
+    """Bytes that a value takes, in a few images from all over the array or the middle of large ones."""
+    fitted = model.fitted_to(rows.shape)
+    if fitted.any_size:
+        if math.prod(rows.shape[1:]) < fitted.pixels:  # all rows together are one image
+            lines = max(1, SAMPLE_PIXELS // math.prod(rows.shape[1:]))
+            start = max(0, rows.shape[0] - lines) // 2
+            sample = block_of(rows, slice(start, start + lines))[None]
+        else:
+            images = sample_of(rows, fitted.pixels, max(1, min(SAMPLE_IMAGES, SAMPLE_PIXELS // fitted.pixels)))
+            sample = images.reshape(-1, *fitted.image_shape)
+            lines = max(1, SAMPLE_PIXELS // math.prod(sample.shape[2:]))
+            start = max(0, sample.shape[1] - lines) // 2
+            sample = sample[:, start : start + lines]
+        fitted = model.fitted_to(sample.shape)
+    else:
+        sample = sample_of(rows, fitted.pixels, SAMPLE_IMAGES)
+    symbols = to_symbols(sample, scale).reshape(-1, fitted.pixels)
+    codec = Codec.of(fitted, pixels=sample.size if fitted.any_size else None)
+    return len(codec.chunk_coder().encode(symbols)) / sample.size
 
 
 def compress(

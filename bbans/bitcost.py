@@ -14,7 +14,8 @@ from bbans.container import Method
 from bbans.errors import BbansError, ModelError
 from bbans.intervals.distribution import Distribution, Symbols
 from bbans.likelihoods import information_each
-from bbans.reader import WORKING_BYTES, CompressedArray
+from bbans.local.coder import LocalCoder
+from bbans.reader import CompressedArray
 
 Floats = NDArray[np.float64]
 
@@ -58,7 +59,7 @@ def bits_of_pixels(compressed: CompressedArray, start: int = 0, stop: int | None
     for number, chunk in enumerate(compressed.directory.chunks):
         last = first + chunk.rows
         if first < stop and last > start and chunk.method is Method.BITS_BACK:
-            compressed.check_memory(chunk.rows, WORKING_BYTES + 2 * BYTES_OF_BITS)
+            compressed.check_memory(chunk.rows, compressed.decoder.working_bytes + 2 * BYTES_OF_BITS)
             found, borrowed = _of_chunk(compressed, number)
             there, here = slice(max(start - first, 0), stop - first), slice(max(first - start, 0), last - start)
             pixels[here] = found.reshape(-1, *row_shape)[there]
@@ -72,8 +73,13 @@ def _of_chunk(compressed: CompressedArray, number: int) -> tuple[Floats, Floats]
     codec, chunk = compressed.decoder, compressed.directory.chunks[number]
     if not isinstance(codec, Codec) or codec.model is None:
         raise ModelError("what pixels cost is known to a codec with a model only")
+    codec = codec.fitted_to((chunk.rows, *compressed.header.row_shape))
+    assert codec.model is not None
     images = chunk.rows * math.prod(compressed.header.row_shape) // codec.model.pixels
     coder = codec.chunk_coder(codec.threads)
+    if isinstance(coder, LocalCoder):
+        x = coder.decode(compressed.payload(number), images)
+        return coder.bits_each(x), np.zeros(chunk.rows)
     watched = _Watched(coder.model)
     coder.with_model(watched).decode(compressed.payload(number), images)
     # The last batch is decoded first.

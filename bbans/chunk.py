@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bbans.ans import HEAD_MINIMUM, Core, fold, grow
 from bbans.ans.stack import Stack, Words
@@ -32,6 +33,8 @@ HEAD_BITS = 52
 CHECKSUM_WORDS = 2
 FIRST_WORDS = 1024
 """More than the first image can need; those that were not touched are not stored."""
+Levels = NDArray[np.uint8]
+"""Symbols as an array holds them."""
 WORD = np.dtype("<u4")
 CHECKSUM_BYTES = CHECKSUM_WORDS * WORD.itemsize
 EMPTY_HEAD: Words = np.array([0, HEAD_MINIMUM], np.uint32)
@@ -83,8 +86,8 @@ class ChunkCoder:
         """The same with another model of the same sizes."""
         return replace(self, model=model)
 
-    def encode(self, x: Symbols) -> bytes:
-        """The payload for one or more images, int64 ``(images, pixels)``."""
+    def encode(self, x: Symbols | Levels) -> bytes:
+        """The payload for one or more images, ``(images, pixels)``."""
         first_words = FIRST_WORDS
         while True:
             try:
@@ -92,12 +95,12 @@ class ChunkCoder:
             except StackUnderflow:  # the images are so cheap that the latents of a batch cost more than they gave
                 first_words *= 4
 
-    def _encode(self, x: Symbols, first_words: int) -> bytes:
+    def _encode(self, x: Symbols | Levels, first_words: int) -> bytes:
         stack = start_stack(self.core, checksum_of(x), first_words)
         coded = 0
         for batch in schedule(len(x), self.image_bits, self.latent_bits):
             grow(stack, batch.lanes)
-            push_images(stack, self.model, x[coded : coded + batch.images])
+            push_images(stack, self.model, x[coded : coded + batch.images].astype(np.int64, copy=False))
             coded += batch.images
         return finish_stack(stack, first_words)
 
@@ -120,9 +123,10 @@ class ChunkCoder:
         return x
 
 
-def checksum_of(x: Symbols) -> bytes:
+def checksum_of(x: Symbols | Levels) -> bytes:
     """Of the pixels of images."""
-    return hashlib.blake2b(x.astype(np.uint8).tobytes(), digest_size=CHECKSUM_BYTES).digest()
+    pixels = np.ascontiguousarray(x, np.uint8)
+    return hashlib.blake2b(pixels.data, digest_size=CHECKSUM_BYTES).digest()
 
 
 def start_stack(core: Core, checksum: bytes, first_words: int) -> Stack:

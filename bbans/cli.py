@@ -323,7 +323,7 @@ def info(source: str, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("data", metavar="DATA")
+@click.argument("data", metavar="DATA...", nargs=-1, required=True)
 @click.option("--recipe", type=click.Path(path_type=Path), metavar="FILE",
               help="A TOML file: what to train, and how. [default: what suits DATA]")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER",
@@ -333,50 +333,56 @@ def info(source: str, as_json: bool) -> None:
               help="Pause in time, with exit status 3: the same command goes on.")  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @reports_errors
-def train(data: str, recipe: Path | None, output: Path, device: str, minutes: float | None, quiet: bool) -> None:
+def train(
+    data: tuple[str, ...], recipe: Path | None, output: Path, device: str, minutes: float | None, quiet: bool
+) -> None:
     """Train a model on the 8-bit images in DATA, and freeze it.
 
-    DATA is a .npy or .npz file, an IDX file, a CIFAR binary batch, or a folder of such files or of pictures. A run
-    that was stopped goes on where it was. Several processes, on one machine or more, train together under
-    torchrun: torchrun --nproc-per-node 2 -m bbans train ...
+    DATA is a .npy or .npz file, an IDX file, a CIFAR binary batch, or a folder of such files or of pictures; or several
+    of these. Images of different sizes, or higher or wider than 64, get a model for images of any size by default,
+    which training on them makes out of the one for photographs. A run that was stopped goes on where it was. Several
+    processes, on one machine or more, train together under torchrun (but for images of any size):
+    torchrun --nproc-per-node 2 -m bbans train ...
     """
     from bbans.errors import TrainingPaused
-    from bbans.training.data import read_images
-    from bbans.training.recipe import default_recipe, load_recipe
-    from bbans.training.run import run
-    from bbans.training.workers import Workers
+    from bbans.training.choice import train_on
 
     deadline = time.monotonic() + 60 * minutes if minutes else math.inf
-    images = read_images(Path(data))
-    how = load_recipe(recipe) if recipe else default_recipe(output.name, images)
     try:
-        measured = run(how, images, output, not quiet, Workers.join(device), deadline)
+        measured = train_on([Path(path) for path in data], recipe, output, not quiet, device, deadline)
     except TrainingPaused as paused:
         fail(f"{output}: {paused}", PAUSED)
-    if measured is not None and not quiet:
-        for name, frozen in measured.frozen.items():
-            before = measured.trained[name]
+    if not quiet:
+        for name, (before, frozen) in measured.items():
             click.echo(
-                f"{output}, {name}: {frozen:.4f} bits/dim on held-out images frozen, {before:.4f} before", err=True
+                f"{output}{name}: {frozen:.4f} bits/dim on held-out images frozen, {before:.4f} before", err=True
             )
 
 
 @main.command()
 @click.argument("model")
 @click.option("-n", "--images", type=click.IntRange(1), default=100, show_default=True, help="How many images.")
+@click.option("--size", type=click.IntRange(1), nargs=2, metavar="HEIGHT WIDTH",
+              help="Of each, if MODEL makes images of any size.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="OUT", help="A .npy file.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite OUT.")
 @reports_errors
-def sample(model: str, images: int, seed: int, output: Path, force: bool) -> None:
+def sample(model: str, images: int, size: tuple[int, int] | None, seed: int, output: Path, force: bool) -> None:
     """Draw images from MODEL, a name or a path: what it makes of random bits."""
+    from bbans.errors import ModelError
     from bbans.model import load_model
     from bbans.npy import write_npy
     from bbans.sampling import sample_images
 
     target = output_target(output, False, force)
     with opened(target) as file:
-        write_npy(file, sample_images(load_model(model), images, seed))
+        loaded = load_model(model)
+        if loaded.any_size:
+            if size is None:
+                raise ModelError(f"model {loaded.name} makes images of any size: say which with --size")
+            loaded = loaded.fitted_to((*size, *loaded.image_shape[2:]))
+        write_npy(file, sample_images(loaded, images, seed))
 
 
 @main.command()
@@ -396,7 +402,7 @@ def models(as_json: bool) -> None:
                 "values": model.symbols,
                 "likelihood": model.likelihood,
                 "latents": model.latents,
-                "posteriors": {posterior: model.identity(posterior).hex() for posterior in model.encoders},
+                "posteriors": {posterior: model.identity(posterior).hex() for posterior in model.posteriors},
                 "size": (path / FILE_NAME).stat().st_size,
             }
         )
@@ -404,9 +410,10 @@ def models(as_json: bool) -> None:
         click.echo(json.dumps(rows))
         return
     for row in rows:
-        shape = "x".join(str(size) for size in row["image_shape"])
+        height, *rest = row["image_shape"]
+        shape = "x".join(map(str, row["image_shape"])) if height else "x".join(["any size", *map(str, rest[1:])])
         posteriors = ", ".join(row["posteriors"])
-        click.echo(f"{row['name']:<20} {shape:<10} {row['values']:>3} values  {row['size']:>9,} bytes  {posteriors}")
+        click.echo(f"{row['name']:<20} {shape:<12} {row['values']:>3} values  {row['size']:>9,} bytes  {posteriors}")
 
 
 def _recover(compressed: CompressedArray, target: Path | None, quiet: bool) -> None:

@@ -26,11 +26,15 @@ from bbans.evaluated import EvaluatedModel
 from bbans.fallback import NEAR, Stored, quick_size, restore, store, stored_if_smaller
 from bbans.inference.refined import STEPS_MAXIMUM
 from bbans.lehmer import Integers
+from bbans.local.coder import LocalCoder
+from bbans.local.evaluated import strip_likelihood
+from bbans.local.likelihood import StripLikelihood
 from bbans.model import Model
 from bbans.parallel import Progress, map_in_order, spare_threads
 from bbans.portable.engine import Engine
 from bbans.portable.engines import engine_named, goes_with_compiled_code
-from bbans.reader import CompressedArray, check_out
+from bbans.portable.local import LocalNetwork
+from bbans.reader import WORKING_BYTES, CompressedArray, check_out
 from bbans.rows import Rows, Spread, block_of, check_rows
 from bbans.sets import ROWS_MAXIMUM, SetCoder
 from bbans.symbols import (
@@ -48,9 +52,13 @@ if TYPE_CHECKING:
 
 CHUNK_PIXELS = 1 << 22
 """Pixels of a chunk, unless the caller chooses."""
+LOCAL_CHUNK_PIXELS = 1 << 20
+"""The same of images of any size, of which each that is as large has a chunk of its own."""
 SET_PIXELS = 1 << 30
 """Pixels of a set, unless the caller chooses: what decoding one keeps in memory."""
 STORED_CHUNK_BYTES = 1 << 24
+LOCAL_WORKING_BYTES = 4
+"""That decoding a value of an image of any size takes besides the value."""
 STORED_CHUNKS = {b"\0": Method.ZSTANDARD, b"\2": Method.PLANES}
 """How a chunk outside of a file begins that is stored through zstandard."""
 
@@ -108,7 +116,8 @@ class Codec:
     """None stores everything through zstandard."""
     posterior: str
     steps: int
-    evaluated: EvaluatedModel | None
+    evaluated: EvaluatedModel | StripLikelihood | None
+    """The model on its engine; a model for images of any size has no latents, and codes them in strips."""
     core: Core
     threads: int
     thorough: bool = False
@@ -151,7 +160,14 @@ class Codec:
             raise ModelError(f"a posterior is refined by 0 to {STEPS_MAXIMUM} steps, got {steps}")
         if isinstance(engine, str):
             engine = engine_named(engine, device, None if pixels is None else model.multiply_adds(pixels))
-        evaluated = EvaluatedModel.of(model, posterior, engine, steps)
+        evaluated: EvaluatedModel | StripLikelihood
+        if model.any_size:
+            model.identity(posterior)  # which says so if there is no such posterior
+            if steps:
+                raise ModelError(f"model {model.name} has no latents, and so no posterior to refine by {steps} steps")
+            evaluated = strip_likelihood(model, engine)
+        else:
+            evaluated = EvaluatedModel.of(model, posterior, engine, steps)
         embedded = embed(model, posterior) if embed_model else b""
         if ans == "auto":
             ans = "numba" if goes_with_compiled_code(engine) else "numpy"
@@ -175,19 +191,35 @@ class Codec:
         if self.model is None:
             return "no model fits; the array was stored through zstandard"
         return (
-            f"model {self.model.name} does not fit (it takes images of shape {self.model.image_shape} with "
+            f"model {self.model.name} does not fit (it takes images of shape {self.model.shape_text} with "
             f"{self.model.symbols} values); the array was stored through zstandard"
         )
 
-    def chunk_coder(self, threads: int = 1) -> ChunkCoder:
-        """What codes a chunk that has so many threads to itself; the codec must have a model."""
-        assert self.model is not None and self.evaluated is not None
+    def fitted_to(self, shape: tuple[int, ...]) -> Codec:
+        """The codec for images as an array of ``shape`` holds them: see :meth:`bbans.Model.fitted_to`."""
+        if self.model is None or not self.model.any_size:
+            return self
+        return replace(self, model=self.model.fitted_to(shape))
+
+    def chunk_coder(self, threads: int = 1) -> ChunkCoder | LocalCoder:
+        """What codes a chunk that has so many threads to itself; the codec must have a model, fitted to the images."""
+        assert self.model is not None
+        if isinstance(self.evaluated, EvaluatedModel):
+            return self._bits_back(threads)
+        network = self.model.decoder
+        assert isinstance(network, LocalNetwork) and self.evaluated is not None
+        height, width, channels = (*self.model.image_shape, 1)[:3]
+        shape = height, width, channels
+        return LocalCoder(network, self.evaluated, self.core, shape, self.model.image_bits, threads)
+
+    def _bits_back(self, threads: int) -> ChunkCoder:
+        assert self.model is not None and isinstance(self.evaluated, EvaluatedModel)
         evaluated = self.evaluated.on_threads(threads)
         return ChunkCoder(evaluated, self.core, self.model.image_bits, self.model.latent_bits)
 
     def set_coder(self, row_pixels: int, chunks: int) -> SetCoder:
         """What codes a set of so many chunks; the codec must have a model."""
-        coder = self.chunk_coder(spare_threads(self.threads, chunks))
+        coder = self._bits_back(spare_threads(self.threads, chunks))
         assert self.model is not None
         row_images = row_pixels // self.model.pixels
         return SetCoder(
@@ -221,10 +253,11 @@ class Codec:
         Chunks are written as they are coded, or kept until the last one is if a model might be embedded.
         """
         array = numeric_array(array)
+        fitted = self.fitted_to(array.shape)
         rows = array[None] if array.ndim == 0 else array
-        scale = self._scale_of(rows, array.shape, None)
-        content = rows if ordered else self._sorted(rows, scale)
-        return self._write(file, content, array.shape, scale, chunk_size, progress, None)
+        scale = fitted._scale_of(rows, array.shape, None)
+        content = rows if ordered else fitted._sorted(rows, scale)
+        return fitted._write(file, content, array.shape, scale, chunk_size, progress, None)
 
     def write_rows(
         self,
@@ -240,8 +273,9 @@ class Codec:
         comes back is chunks.
         """
         check_rows(rows)
-        scale = self._scale_of(rows, rows.shape, spread)
-        return self._write(file, rows, rows.shape, scale, chunk_size, progress, spread)
+        fitted = self.fitted_to(rows.shape)
+        scale = fitted._scale_of(rows, rows.shape, spread)
+        return fitted._write(file, rows, rows.shape, scale, chunk_size, progress, spread)
 
     def _write(
         self,
@@ -296,14 +330,15 @@ class Codec:
         Raises :class:`bbans.errors.ArrayError` unless the array is made of images of the model's shape.
         """
         array = numeric_array(array)
-        model = self._model_for_chunks()
+        fitted = self.fitted_to(array.shape)
+        model = fitted._model_for_chunks()
         model.check_images(array.shape, array.dtype)
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)
         scale = find_scale(array, model.symbols)
         if scale is None:
             return _stored_chunk(store(little))
-        symbols = to_symbols(array, scale).reshape(-1, model.pixels).astype(np.int64)
-        payload = self.chunk_coder(self.threads).encode(symbols)
+        symbols = to_symbols(array, scale).reshape(-1, model.pixels)
+        payload = fitted.chunk_coder(self.threads).encode(symbols)
         stored = stored_if_smaller(little, len(payload), self.thorough)
         return bytes([scale]) + payload if stored is None else _stored_chunk(stored)
 
@@ -320,7 +355,8 @@ class Codec:
         :meth:`encode_chunk` does, or if ``out`` is something else.
         """
         dtype = np.dtype(dtype)
-        model = self._model_for_chunks()
+        fitted = self.fitted_to(shape)
+        model = fitted._model_for_chunks()
         model.check_images(shape, dtype)
         check_out(out, shape, dtype)
         elements = math.prod(shape)
@@ -329,7 +365,7 @@ class Codec:
         if scale in STORED_CHUNKS:
             found = restore((STORED_CHUNKS[scale], payload), dtype.newbyteorder("<"), shape)
         elif scale in (b"\x01", b"\xff"):
-            symbols = self.chunk_coder(self.threads).decode(payload, elements // model.pixels)
+            symbols = fitted.chunk_coder(self.threads).decode(payload, elements // model.pixels)
             found = from_symbols(symbols, scale[0], dtype)
         else:
             raise FormatError(f"a chunk can't begin with {scale.hex() or 'nothing'}: it is damaged")
@@ -343,6 +379,11 @@ class Codec:
         if self.model is None:
             raise ModelError("chunks outside of files need a model")
         return self.model
+
+    @property
+    def working_bytes(self) -> int:
+        """See :class:`bbans.reader.Decoder`."""
+        return LOCAL_WORKING_BYTES if self.model is not None and self.model.any_size else WORKING_BYTES
 
     def check(self, directory: Directory) -> None:
         """See :class:`bbans.reader.Decoder`."""
@@ -359,8 +400,9 @@ class Codec:
             raise FormatError(f"the file has a scale of {header.scale}: it is damaged")
         for chunk in directory.chunks:
             shape = (chunk.rows, *header.row_shape)
+            image_shape = self.model.fitted_to(shape).image_shape
             # A row of a set is one image, or several.
-            images = count_images(shape if header.ordered else (1, *header.row_shape), self.model.image_shape)
+            images = count_images(shape if header.ordered else (1, *header.row_shape), image_shape)
             if chunk.method in CODED and not (images and chunk.rows):
                 raise FormatError(f"a chunk of shape {shape} does not fit model {self.model.name}: the file is damaged")
         for block in () if header.ordered else directory.blocks:
@@ -369,9 +411,10 @@ class Codec:
 
     def decode(self, payload: bytes, rows: int, header: Header, threads: int) -> NDArray[Any]:
         """See :class:`bbans.reader.Decoder`."""
-        assert self.model is not None
+        fitted = self.fitted_to((rows, *header.row_shape))
+        assert fitted.model is not None
         elements = rows * math.prod(header.row_shape)
-        symbols = self.chunk_coder(threads).decode(payload, elements // self.model.pixels)
+        symbols = fitted.chunk_coder(threads).decode(payload, elements // fitted.model.pixels)
         return from_symbols(symbols, header.scale, np.dtype(header.dtype)).ravel()
 
     def decode_set(
@@ -390,6 +433,10 @@ class Codec:
         if scale is None:
             return SortedRows.of(rows, row_bytes(rows))
         assert self.model is not None
+        if self.model.any_size:
+            raise ArrayError(
+                f"sets are coded with models that have latents, and {self.model.name} has none: keep order"
+            )
         if math.prod(rows.shape[1:]) < self.model.pixels:
             raise ArrayError(
                 f"an array of shape {rows.shape} is one image of model {self.model.name}, not a set of images: give it "
@@ -478,12 +525,14 @@ class Codec:
     def coded_groups(self, rows: Rows, groups: list[list[slice]], scale: int) -> Iterator[list[CodedChunk]]:
         """The chunks of each group, coded side by side: each on its own, or all rows of a group through zstandard."""
         assert self.model is not None
-        pixels = self.model.pixels
         slices = [part for group in groups for part in group]
-        coder = self.chunk_coder(spare_threads(self.threads, len(slices)))
+        threads = spare_threads(self.threads, len(slices))
 
         def encode(part: slice) -> bytes:
-            return coder.encode(to_symbols(block_of(rows, part), scale).reshape(-1, pixels).astype(np.int64))
+            block = block_of(rows, part)
+            fitted = self.fitted_to(block.shape)  # rows may be lines of an image, which is then what a chunk holds
+            assert fitted.model is not None
+            return fitted.chunk_coder(threads).encode(to_symbols(block, scale).reshape(-1, fitted.model.pixels))
 
         payloads = map_in_order(encode, slices, self.threads)
         for group in groups:
@@ -539,10 +588,12 @@ class Cut:
         """For rows that the codec's model fits."""
         assert codec.model is not None
         row_pixels = math.prod(rows.shape[1:])
-        size = chunk_size or max(1, CHUNK_PIXELS // row_pixels)
+        size = chunk_size or max(1, (LOCAL_CHUNK_PIXELS if codec.model.any_size else CHUNK_PIXELS) // row_pixels)
         if row_pixels < codec.model.pixels:
             size = rows.shape[0]  # all rows together are one image
-        return Cut(size, 1 if chunk_size else max(1, stored_chunk_size(rows) // size))
+        # Large images are as different as pictures are: what suits is found for each.
+        alone = chunk_size or codec.model.any_size
+        return Cut(size, 1 if alone else max(1, stored_chunk_size(rows) // size))
 
     def groups(self, count: int) -> list[list[slice]]:
         """Chunks of almost equal size that hold ``count`` rows."""

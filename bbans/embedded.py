@@ -109,12 +109,14 @@ def embed(model: Model, posterior: str) -> bytes:
 
     Raises :class:`bbans.errors.ModelError` if it has no such posterior, or too many weights.
     """
-    networks = (model.decoder, model.encoder(posterior))
+    model.identity(posterior)  # which says so if there is no such posterior
+    encoders = {"": model.encoders[posterior]} if model.encoders else {}
+    networks = (model.decoder, *encoders.values())
     layers = [layer for network in networks for layer in layers_of(network)]
     weights = sum(layer.weight.size for layer in layers)
     if weights > WEIGHTS_MAXIMUM:
         raise ModelError(f"model {model.name} has {weights:,} weights; {WEIGHTS_MAXIMUM:,} at most can be embedded")
-    description = describe(replace(model, name="", encoders={"": model.encoder(posterior)}))
+    description = describe(replace(model, name="", encoders=encoders))
     text = json.dumps(description, separators=(",", ":")).encode()
     head = varint(len(text)) + text + varint(len(layers)) + b"".join(_layer_head(layer) for layer in layers)
 
@@ -171,9 +173,13 @@ def _build(text: bytes, tensors: Iterator[Tensors], reference: ModelReference) -
     """The model of a description."""
     try:
         description = json.loads(text)
-        (encoder,) = description["encoders"].values()
-        description |= {"name": reference.name, "encoders": {reference.posterior: encoder}}
-        networks = {"decoder": description["decoder"], f"encoders.{reference.posterior}": encoder}
+        found = list(description["encoders"].values())
+        if len(found) > 1:
+            raise ModelError(f"it has {len(found)} encoders")
+        encoders = dict(zip([reference.posterior], found, strict=False))
+        description |= {"name": reference.name, "encoders": encoders}
+        networks = {"decoder": description["decoder"]}
+        networks |= {f"encoders.{posterior}": encoder for posterior, encoder in encoders.items()}
         return build(description, {name: build_network(part, tensors) for name, part in networks.items()})
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ModelError(f"its description is none: {type(error).__name__}: {error}") from error

@@ -39,6 +39,7 @@ from bbans.portable.convolution_descent import ConvolutionalDescent
 from bbans.portable.engine import Engine, Evaluate, MapEngine
 from bbans.portable.engines import goes_with_compiled_code
 from bbans.portable.layout import Values
+from bbans.portable.local import LocalNetwork
 from bbans.portable.maps import LoadedContext
 from bbans.portable.network import Network
 
@@ -111,6 +112,7 @@ def _load_encoder(model: Model, posterior: str, engine: Engine) -> Evaluate:
 def _load_decoder(model: Model, engine: Engine, maker: Maker) -> Callable[[NDArray[np.int64]], Likelihood]:
     """From latents' centres int64 ``(images, latents)`` to p(x given z)."""
     decoder = model.decoder
+    assert not isinstance(decoder, LocalNetwork)
     if isinstance(decoder, ConvolutionalDecoder):
         upward = _load_upward(engine, decoder.upward)
         return lambda z: _of_map(model, maker, upward(z))
@@ -183,6 +185,7 @@ def _maker(engine: Engine) -> Maker:
 
 def _refined(model: Model, engine: Engine, steps: int, climb: Climb | None) -> RefinedPosterior:
     decoder, log_prob = model.decoder, _log_prob(model)
+    assert not isinstance(decoder, LocalNetwork)
     if isinstance(decoder, Network):
         landscape: Landscape = IndependentLandscape(engine.load_gradient(decoder), log_prob)
         return RefinedPosterior(landscape, decoder.input_magnitude, steps, climb or natural_gradient)

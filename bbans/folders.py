@@ -180,5 +180,5 @@ def open_collection(
 
 def _was_used(model: Model, header: Header) -> bool:
     reference = header.model
-    known = reference is not None and reference.posterior in model.encoders
+    known = reference is not None and reference.posterior in model.posteriors
     return known and reference is not None and model.identity(reference.posterior) == reference.identity

@@ -13,7 +13,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from bbans.errors import ArrayError, ModelError
 from bbans.portable.context import ContextDecoder, ConvolutionalDecoder
 from bbans.portable.convolution import ConvolutionalNetwork
 from bbans.portable.description import AnyNetwork, Tensors, build_network, describe_network, integer, layers_of
+from bbans.portable.local import LocalNetwork
 from bbans.portable.network import Network
 from bbans.symbols import REAL_KINDS, count_images
 
@@ -36,31 +37,36 @@ IDENTITY_BYTES = 8
 SYMBOLS = {"bernoulli": 2, "discretized-logistic": 256, "channel-linear-logistic": 256, "logistic-mixture": 256}
 """The likelihoods there are, and how many values a pixel has under each."""
 COMPONENTS_MAXIMUM = 64
+NO_POSTERIOR = "none"
+"""What the posterior of a model without latents is called."""
 MODELS_VARIABLE = "BBANS_MODELS"
 """The environment variable for :func:`find_model`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """p(z), p(x given z) and one or more q(z given x), in integers.
+    """p(z), p(x given z) and one or more q(z given x), in integers; or p(x) for images of any size, without latents.
 
     Raises :class:`bbans.errors.ModelError` if the parts don't fit together.
     """
 
     name: str
     image_shape: tuple[int, ...]
+    """Height, width, and channels if images have such an axis. Height and width are 0 if they may be any: see
+    :meth:`fitted_to`."""
     likelihood: str
     """A key of :data:`SYMBOLS`."""
     latents: int
     latent_precision: int
     """log2 of the number of bins of a latent."""
     image_bits: int
-    """About how many bits an image adds to the stack..."""
+    """About how many bits an image adds to the stack, or 1,024 values of images of any size..."""
     latent_bits: int
     """...and how many it borrows for its latents meanwhile; both decide how fast batches grow."""
-    decoder: Network | ContextDecoder | ConvolutionalDecoder
+    decoder: Network | ContextDecoder | ConvolutionalDecoder | LocalNetwork
     encoders: Mapping[str, Network | ConvolutionalNetwork]
-    """By the name of the posterior; the first is the default. Convolutional if the decoder is, or has context."""
+    """By the name of the posterior; the first is the default. Convolutional if the decoder is, or has context. There
+    are none beside a local network."""
     components: int = 0
     """Of a ``logistic-mixture``..."""
     masses: tuple[int, ...] = ()
@@ -69,14 +75,17 @@ class Model:
     def __post_init__(self) -> None:
         if self.likelihood not in SYMBOLS:
             raise ModelError(f"model {self.name}: unknown likelihood {self.likelihood!r}")
-        if not self.image_shape or min(self.image_shape) < 1 or self.latents < 1 or not self.encoders:
-            raise ModelError(f"model {self.name}: it needs a shape, latents and an encoder")
-        if not 1 <= self.latent_precision <= 16 or min(self.image_bits, self.latent_bits) < 1:
-            raise ModelError(f"model {self.name}: bins of 1 to 16 bits and positive sizes expected")
         if self.likelihood == "logistic-mixture":
             levels = list(self.masses)
             if not 1 <= self.components <= COMPONENTS_MAXIMUM or levels != sorted(set(levels) & set(range(256))):
                 raise ModelError(f"model {self.name}: a mixture of {self.components} with masses at {levels}")
+        if isinstance(self.decoder, LocalNetwork):
+            self._check_local(self.decoder)
+            return
+        if not self.image_shape or min(self.image_shape) < 1 or self.latents < 1 or not self.encoders:
+            raise ModelError(f"model {self.name}: it needs a shape, latents and an encoder")
+        if not 1 <= self.latent_precision <= 16 or min(self.image_bits, self.latent_bits) < 1:
+            raise ModelError(f"model {self.name}: bins of 1 to 16 bits and positive sizes expected")
         if self.likelihood == "channel-linear-logistic" and not (
             isinstance(self.decoder, ConvolutionalDecoder) and self.channels == 3
         ):
@@ -112,6 +121,15 @@ class Model:
             ):
                 raise ModelError(f"model {self.name}: encoder {name} does not fit its decoder")
 
+    def _check_local(self, network: LocalNetwork) -> None:
+        """Raise unless the network's outputs are the likelihood's, and there is nothing about latents."""
+        if self.image_shape[2:] not in (self._colours, (network.channels + 1,)) or min(self.image_shape) < 0:
+            raise ModelError(f"model {self.name}: its network is for images of {network.channels} channels")
+        if network.outputs != self.outputs_per_pixel or network.pixel_input.symbols != self.symbols:
+            raise ModelError(f"model {self.name}: its network does not fit its likelihood")
+        if self.encoders or self.latents or self.latent_precision or self.latent_bits or self.image_bits < 1:
+            raise ModelError(f"model {self.name}: a model for images of any size has no latents, and a positive size")
+
     def _check_width(self, part: str, network: AnyNetwork, inputs: int, outputs: int) -> None:
         if not isinstance(network, Network) or (network.inputs, network.outputs) != (inputs, outputs):
             raise ModelError(f"model {self.name}, {part}: expected a network of {inputs} inputs and {outputs} outputs")
@@ -133,8 +151,42 @@ class Model:
         """Pixels of an image."""
         return math.prod(self.image_shape)
 
+    @property
+    def any_size(self) -> bool:
+        """Whether height and width of images may be any."""
+        return isinstance(self.decoder, LocalNetwork)
+
+    def fitted_to(self, shape: tuple[int, ...]) -> Model:
+        """The model for images as an array of ``shape`` holds them: another one only if those may have any size.
+
+        Images may have a channel more than the model: how opaque a pixel is. Grey ones may have an axis for their one
+        channel.
+
+        >>> model = load_model("photo")
+        >>> model.image_shape, model.fitted_to((10, 480, 640, 3)).image_shape, model.fitted_to((10, 9)).image_shape
+        ((0, 0, 3), (480, 640, 3), (0, 0, 3))
+        """
+        if not isinstance(self.decoder, LocalNetwork):
+            return self
+        wanted = (0, 0, *self._colours)
+        channels = self.decoder.channels
+        for colours in ((channels + 1,), (channels,), self._colours):  # with an opacity, or without
+            image = shape[-2 - len(colours) :]
+            if len(image) == 2 + len(colours) and image[2:] == colours and min(image) > 0:
+                wanted = image if colours == (channels + 1,) else (*image[:2], *self._colours)
+                break
+        return self if wanted == self.image_shape else replace(self, image_shape=wanted)
+
+    @property
+    def _colours(self) -> tuple[int, ...]:
+        """The axes of an image after height and width, of a model for any size."""
+        assert isinstance(self.decoder, LocalNetwork)
+        return (self.decoder.channels,) if self.decoder.channels > 1 else ()
+
     def multiply_adds(self, pixels: int) -> int:
         """About how many coding so many pixels takes."""
+        if isinstance(self.decoder, LocalNetwork):
+            return self.decoder.multiply_adds * pixels // self.channels
         encoder = self.encoders[self.default_posterior]
         return (self.decoder.multiply_adds + encoder.multiply_adds) * pixels // self.pixels
 
@@ -150,17 +202,32 @@ class Model:
         """
         if dtype.kind not in REAL_KINDS:
             raise ArrayError(f"model {self.name} takes booleans, integers and floats, not elements of type {dtype}")
-        if 0 in shape or not count_images(shape, self.image_shape):
-            image = ", ".join(map(str, self.image_shape))
+        fitted = self.fitted_to(shape)
+        if 0 in shape or not count_images(shape, fitted.image_shape):
+            image = fitted.shape_text[1:-1]
             raise ArrayError(
                 f"model {self.name} takes images of shape ({image}): arrays, or chunks of one, of shape (n, {image}), "
                 f"not {shape}"
             )
 
     @property
+    def shape_text(self) -> str:
+        """The shape of an image, as errors say it.
+
+        >>> load_model("mnist").shape_text, load_model("photo").shape_text
+        ('(28, 28)', '(any, any, 3)')
+        """
+        return "(" + ", ".join(str(size or "any") for size in self.image_shape) + ")"
+
+    @property
     def default_posterior(self) -> str:
-        """The first encoder's name."""
-        return next(iter(self.encoders))
+        """The first encoder's name, or :data:`NO_POSTERIOR`."""
+        return self.posteriors[0]
+
+    @property
+    def posteriors(self) -> tuple[str, ...]:
+        """What files can be coded with."""
+        return tuple(self.encoders) or (NO_POSTERIOR,)
 
     def encoder(self, posterior: str) -> Network | ConvolutionalNetwork:
         """The encoder of a posterior; :class:`bbans.errors.ModelError` if the model has none of that name."""
@@ -175,12 +242,18 @@ class Model:
 
         Names don't count, nor do other encoders: adding one keeps old files readable.
         """
-        return self._identities[posterior]
+        try:
+            return self._identities[posterior]
+        except KeyError:
+            known = ", ".join(self.posteriors)
+            raise ModelError(f"model {self.name} has no posterior {posterior!r}; it has: {known}") from None
 
     @cached_property
     def _identities(self) -> dict[str, bytes]:
         generative = {key: value for key, value in describe(self).items() if key not in ("name", "encoders")}
         generative_hash = _hash(generative, self.decoder)
+        if not self.encoders:
+            return {NO_POSTERIOR: generative_hash[:IDENTITY_BYTES]}
         return {
             name: hashlib.sha256(generative_hash + _hash(describe_network(encoder), encoder)).digest()[:IDENTITY_BYTES]
             for name, encoder in self.encoders.items()
@@ -236,7 +309,7 @@ def build(description: Any, networks: Mapping[str, AnyNetwork]) -> Model:
     encoders: dict[str, Network | ConvolutionalNetwork] = {}
     for name in map(str, description["encoders"]):
         encoder = networks[f"encoders.{name}"]
-        if isinstance(encoder, ContextDecoder | ConvolutionalDecoder):
+        if isinstance(encoder, ContextDecoder | ConvolutionalDecoder | LocalNetwork):
             raise ModelError(f"encoder {name} is a decoder")
         encoders[name] = encoder
     return Model(
@@ -262,7 +335,7 @@ def describe(model: Model) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "name": model.name,
-        "image_shape": list(model.image_shape),
+        "image_shape": list(model.fitted_to(()).image_shape),
         "likelihood": model.likelihood,
         **mixture,
         "latents": model.latents,

@@ -43,6 +43,10 @@ class Decoder(Protocol):
     def threads(self) -> int:
         """How many chunks are decoded at once."""
 
+    @property
+    def working_bytes(self) -> int:
+        """That decoding an element takes besides the element."""
+
     def check(self, directory: Directory) -> None:
         """Raise an error unless this can decode the file.
 
@@ -333,7 +337,7 @@ class CompressedArray:
             self.check_memory(rows, self.dtype.itemsize)
             return np.concatenate(list(self._decode_set([self.payload(each) for each in chunks], chunks, None)))
         planes = 2 * self.dtype.itemsize if chunk.method is Method.PLANES else 0
-        working = WORKING_BYTES if chunk.method is Method.BITS_BACK else planes
+        working = self._decoder.working_bytes if chunk.method is Method.BITS_BACK else planes
         self.check_memory(rows, self.dtype.itemsize + working)
         payload = self.payload(chunks[0])
         shape = (rows, *self.header.row_shape)

@@ -55,7 +55,7 @@ def check_numeric(array: object) -> None:
 
 
 def count_images(shape: tuple[int, ...], image_shape: tuple[int, ...]) -> int | None:
-    """How many images of ``image_shape`` an array holds, or None if it isn't made of such images.
+    """How many images of ``image_shape`` an array holds, or None if it isn't made of such images or they have no size.
 
     Axes of length 1 in an image don't matter, and an image may be flattened.
 
@@ -66,7 +66,7 @@ def count_images(shape: tuple[int, ...], image_shape: tuple[int, ...]) -> int | 
     """
     pixels = math.prod(image_shape)
     wanted = [size for size in image_shape if size != 1]
-    for leading in range(len(shape)):
+    for leading in range(len(shape)) if pixels else ():
         image = shape[leading:]
         if math.prod(image) == pixels and (len(image) == 1 or [size for size in image if size != 1] == wanted):
             return math.prod(shape[:leading])
@@ -94,13 +94,17 @@ def fitting_scales(array: NDArray[Any], symbols: int) -> list[int]:
 
 
 def to_symbols(array: NDArray[Any], scale: int) -> NDArray[np.uint8]:
-    """Elements divided by ``scale``, for an array that :func:`find_scale` gave it for."""
+    """Elements divided by ``scale``, for an array that :func:`find_scale` gave it for: perhaps the array itself."""
+    if scale == 1 and array.dtype == np.uint8:
+        return array
     with np.errstate(invalid="ignore"):
         return array.astype(np.uint8) // np.uint8(scale)
 
 
 def from_symbols(symbols: Symbols | NDArray[np.uint8], scale: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """The inverse of :func:`to_symbols`."""
+    if scale == 1 and symbols.dtype == dtype == np.uint8:
+        return symbols
     return (symbols.astype(np.uint8) * np.uint8(scale)).astype(dtype)
 
 

@@ -165,6 +165,7 @@ class _Chunks:
         self, file: BinaryIO, codec: Codec, like: NDArray[Any], chunk_size: int | None, rows: int | None
     ) -> None:
         self._file = file
+        codec = codec.fitted_to((1, *like.shape[1:]))
         self._codec = codec
         self._dtype = like.dtype
         self._row_shape = like.shape[1:]

@@ -23,8 +23,8 @@ import bbans
 from bbans.analysis.coded import coded_posteriors
 from bbans.analysis.estimates import log_joint_of
 from bbans.analysis.gaps import measure_encoders
-from bbans.analysis.thaw import thaw
 from bbans.portable.engines import engine_named
+from bbans.training.thaw import thaw
 
 BATCH = 100
 SAMPLES = 2

@@ -9,6 +9,7 @@ Measures these sets, and keeps what `benchmarks/results/own-images.json` says of
 - `cells`: `cells_test.npy`, the 334 microscopy images of 256 x 256 in tiles of 28 x 28, 81 from each image; trained
   on the tiles of the first 250 images. Both with fully connected networks, which a recipe has to ask for.
 - `dsb`: `dsb_test.npy`, the last 84 of these images, whole; trained on the first 250 (`dsb_train.npy`).
+- `isbi`: `isbi_test.npy`, the last 10 of the 30 electron microscopy images; trained on the first 20 (`isbi_train.npy`).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Set:
 SETS = {
     "fashion": Set("Fashion-MNIST test", (0, 1, 5, 10), "fully connected"),
     "cells": Set("microscopy tiles, held out", (0, 1, 5, 10), "fully connected"),
-    "dsb": Set("microscopy images, 256 x 256", (0,), "with context, 16 of the 41 epochs that are the default"),
+    "dsb": Set("microscopy images, 256 x 256", (0,), "of any size, as is the default: from `photo-grey` on"),
+    "isbi": Set("electron microscopy images, 512 x 512", (0,), "of any size, as is the default: from `photo-grey` on"),
 }
 
 

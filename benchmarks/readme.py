@@ -148,17 +148,19 @@ def embedding() -> str:
 def own() -> str:
     others = ("zstd-19", "xz-9e", "bzip3", "zpaq-5", "jxl-10")
     lines = [
-        f"| held-out images | networks | K = 0 / 1 / 5 / 10 | its model | {' | '.join(others)} "
+        f"| held-out images | networks | K = 0 / 1 / 5 / 10 | its model, and the rate with it | {' | '.join(others)} "
         "| embedding pays from about |",
         "| --- " * (5 + len(others)) + "|",
     ]
     for one in result("own-images")["sets"].values():
         rates, breaks = one["bits_per_dimension"], one["extrapolated_images_to_break_even"]
         with_steps = " / ".join(f"{rate:.4f}" for name, rate in rates.items() if name.startswith("K"))
+        best = min(rate for name, rate in rates.items() if name.startswith("K"))
+        with_model = best + 8 * one["embedded_model_bytes"] / one["pixels"]
         from_here = ", ".join(f"{breaks[name]:,} ({name})" for name in others if breaks.get(name))
         lines.append(
             f"| {one['images']:,} of {one['data']} | {one['model']} | {with_steps} "
-            f"| {one['embedded_model_bytes']:,} bytes | "
+            f"| {one['embedded_model_bytes']:,} bytes, {with_model:.4f} | "
             + " | ".join(f"{rates[name]:.4f}" if name in rates else "" for name in others)
             + f" | {from_here or 'never'} |"
         )
@@ -416,9 +418,80 @@ def sets() -> str:
     return "\n".join(lines)
 
 
+def photos() -> str:
+    codecs = {"jxl-9": "JPEG XL 9", "jxl-7": "JPEG XL 7", "webp": "WebP", "png": "PNG"}
+    lines = [
+        f"| images | bbans, each alone | bbans, as a set | {' | '.join(codecs.values())} | smaller than JPEG XL 9 "
+        "| zpaq -m5 (bbans and JPEG XL 9 on the same) |",
+        "| --- " * (5 + len(codecs)) + "|",
+    ]
+    for name, one in result("photos")["sets"].items():
+        rates, slow = one["bits_per_value"], one["slow_bits_per_value"]
+        with_zpaq = ""
+        if slow:
+            with_zpaq = f"{slow['zpaq-5']:.3f} ({slow['bbans']:.3f}, {slow['jxl-9']:.3f}) on {one['slow_images']}"
+        lines.append(
+            f"| {one['images']} of `{name}` | **{rates['bbans']:.3f}** | **{rates['bbans, as a set']:.3f}** | "
+            + " | ".join(f"{rates[codec]:.3f}" for codec in codecs)
+            + f" | {one['smaller_than_best']} of {one['images']} "
+            + f"| {with_zpaq} |"
+        )
+    return "\n".join(lines)
+
+
+def photos_speed() -> str:
+    lines = ["| images | codec | threads | encode / decode, megapixels/s |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {row['images']}, of `{name}` | {row['codec'].replace('jxl-', 'JPEG XL ')} | {row['threads']} "
+        f"| {row['encode_megapixels_per_second']:.2f} / {row['decode_megapixels_per_second']:.2f} |"
+        for name, rows in result("photos")["speeds"].items()
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def photos_training() -> str:
+    lines = ["| steps | megapixels seen | held-out, bits/value |", "| --- | --- | --- |"]
+    training = result("photo-training")
+    for row in training["reports"]:
+        doubled = row["step"] % 250 == 0 and (row["step"] // 250).bit_count() == 1
+        if doubled or row["step"] in (training["steps"] - training["decay"], training["steps"]):
+            lines.append(f"| {row['step']:,} | {row['megapixels']:,.0f} | {row['held_out']:.3f} |")
+    return "\n".join(lines)
+
+
+def photos_large() -> str:
+    lines = [
+        "| image | bits/value | threads | encode / decode, megapixels/s | peak memory, MB, encode / decode |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in result("photos")["large"]:
+        height, width, *_ = row["shape"]
+        peaks = " / ".join(
+            f"{row[f'{side}_peak_megabytes']:,.0f} ({row[f'{side}_megabytes_before']:,.0f})"
+            for side in ("encode", "decode")
+        )
+        lines.append(
+            f"| {height:,} x {width:,}, {row['raw_megabytes']:,.0f} MB, of `{row['made of']}` "
+            f"| {row['bits_per_value']:.3f} | {row['threads']} | {row['encode_megapixels_per_second']:.2f} / "
+            f"{row['decode_megapixels_per_second']:.2f} | {peaks} |"
+        )
+    return "\n".join(lines)
+
+
+def without_latents() -> str:
+    one = result("without-latents")
+    return (
+        f"With the latents of `cifar10` set to 0, its context network alone codes the {one['images']:,} test images of "
+        f"CIFAR-10 at {one['bits_per_dimension_without_latents']:.4f} bits per dimension; the negative ELBO of the "
+        f"whole model is {one['negative_elbo']:.4f}."
+    )
+
+
 TABLES: dict[Path, dict[str, Callable[[], str]]] = {
     README: {
         "worth": worth,
+        "photos": photos,
         "as-sets": as_sets,
         "overhead": lambda: rates(papers=False),
         "stages": stages,
@@ -441,6 +514,13 @@ TABLES: dict[Path, dict[str, Callable[[], str]]] = {
     },
     README.parent / "docs" / "gaps.md": {"gaps-example": gaps_example, "gaps-files": gaps_files},
     README.parent / "docs" / "sets.md": {"sets": sets},
+    README.parent / "docs" / "photos.md": {
+        "photos": photos,
+        "photos-speed": photos_speed,
+        "photos-large": photos_large,
+        "photos-training": photos_training,
+        "without-latents": without_latents,
+    },
     HERE / "paper" / "README.md": {
         "curves": paper_curves,
         "overfitting": paper_overfitting,

@@ -17,10 +17,13 @@ from bbans.evaluated import EvaluatedModel
 from bbans.intervals.gaussian import CENTRE_FRACTION
 from bbans.model import Model, save_model
 from bbans.nets import VAE, ContextShape, ResidualShape
+from bbans.nets.likelihoods import LogisticMixture
+from bbans.nets.local import LocalNetwork, LocalShape
 from bbans.portable.engine import Engine
 from bbans.portable.engines import engine_named
 from bbans.portable.numpy_engine import NumpyEngine
 from bbans.training.export import export
+from bbans.training.freeze_local import freeze_local
 from bbans.training.loop import build
 from bbans.training.recipe import Recipe
 
@@ -83,6 +86,33 @@ def tiny_residual_model(likelihood: str, image_shape: tuple[int, ...] = (*SHAPE,
     generator = torch.Generator().manual_seed(7)
     pixels = torch.randint(0, network.likelihood.symbols, (50, network.pixels), generator=generator).float()
     return export(network, recipe, pixels)
+
+
+def tiny_local_network(channels: int, blocks: int = 2) -> LocalNetwork:
+    """An untrained network for images of any size, whose distributions depend on all that they may."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(7)
+        shape = LocalShape(rows=2, columns=3, hidden=7, blocks=blocks, head=5)
+        network = LocalNetwork(channels, shape, LogisticMixture(2, ()))
+        for output in network.outputs:
+            output.weight += 0.03 * torch.randn(output.weight.shape)  # type: ignore[operator]
+    return network
+
+
+def tiny_local_model(channels: int, blocks: int = 2) -> Model:
+    """The same, frozen."""
+    generator = torch.Generator().manual_seed(7)
+    pixels = torch.randint(0, 256, (4, channels, 12, 10), generator=generator).float()
+    pixels[2:] = pixels[2:].cumsum(2) / 40 % 256 // 1
+    frozen = freeze_local(tiny_local_network(channels, blocks), pixels)
+    colours = (channels,) if channels > 1 else ()
+    return Model("tiny-local", (0, 0, *colours), "logistic-mixture", 0, 0, 8192, 0, frozen, {}, components=2)
+
+
+@pytest.fixture(scope="session", params=[1, 3], ids=["grey", "colour"])
+def local_model(request: pytest.FixtureRequest) -> Model:
+    """A small model for images of any size."""
+    return tiny_local_model(request.param)
 
 
 @pytest.fixture(scope="session", params=["bernoulli", "discretized-logistic"])

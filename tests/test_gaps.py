@@ -37,7 +37,6 @@ from bbans.analysis.gaps import (
     measure_encoders,
 )
 from bbans.analysis.posteriors import Fitting, ImageFlow
-from bbans.analysis.thaw import thaw
 from bbans.analysis.verdict import Units, verdict
 from bbans.cli import main
 from bbans.errors import RecipeError
@@ -50,6 +49,7 @@ from bbans.training.export import export
 from bbans.training.loop import bits_per_dimension, build, train
 from bbans.training.recipe import Recipe
 from bbans.training.run import run
+from bbans.training.thaw import thaw
 
 EFFORT = Effort(
     elbo_samples=400,

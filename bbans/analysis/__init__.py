@@ -1,6 +1,6 @@
 """What inference costs: the gaps between log p(x) and what a file pays, image by image.
 
-- :mod:`bbans.analysis.thaw`: a frozen model as networks that have gradients.
+- :mod:`bbans.training.thaw`: a frozen model as networks that have gradients.
 - :mod:`bbans.analysis.posteriors`: what is fitted to one image alone, a Gaussian or a flow.
 - :mod:`bbans.analysis.estimates`: ELBOs, importance-weighted bounds, annealed importance sampling.
 - :mod:`bbans.analysis.gaps`: all of these for batches of images, averages, and the gaps between them.

@@ -21,11 +21,11 @@ from bbans.analysis.gaps import (
     measure_encoders,
     measure_gaussian,
 )
-from bbans.analysis.thaw import thaw
 from bbans.model import Model
 from bbans.nets import VAE
 from bbans.portable.engine import Engine
 from bbans.portable.engines import engine_named
+from bbans.training.thaw import thaw
 
 Images = NDArray[np.uint8]
 

@@ -112,7 +112,7 @@ def rate_vs_steps(
     chosen = resolve_model(array, model)
     if chosen is None:
         raise BenchmarkError(f"no shipped model fits {data} ({array.dtype}, shape {array.shape}); --model names others")
-    wanted = list(dict.fromkeys(posteriors)) or list(chosen.encoders)
+    wanted = list(dict.fromkeys(posteriors)) or list(chosen.posteriors)
     points = list(_progress(measure(chosen, array, wanted, steps, **coding), len(wanted) * len(steps), quiet))
     ratios = time_ratios(points)
     rows = [

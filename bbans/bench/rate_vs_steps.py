@@ -46,15 +46,15 @@ def measure(
     images are not the model's, and :class:`bbans.errors.ModelError` for a posterior or a K that it doesn't have,
     before anything is measured.
     """
-    count = count_images(images.shape, model.image_shape)
+    count = count_images(images.shape, model.fitted_to(images.shape).image_shape)
     if not count or find_scale(images, model.symbols) is None:
         raise BenchmarkError(
-            f"model {model.name} does not fit: it takes images of shape {model.image_shape} with {model.symbols} "
+            f"model {model.name} does not fit: it takes images of shape {model.shape_text} with {model.symbols} "
             f"values, and this is {images.dtype} of shape {images.shape}"
         )
     codecs = [
         Codec.of(model, posterior=posterior, steps=number, **coding)
-        for posterior in posteriors or model.encoders
+        for posterior in posteriors or model.posteriors
         for number in steps
     ]
     return (_point(codec, images, count) for codec in codecs)

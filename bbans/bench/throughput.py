@@ -192,10 +192,10 @@ def _repeated(array: NDArray[Any], images: int, path: Path) -> NDArray[Any]:
 def _speed(codec: str, setting: Setting | None, array: NDArray[Any], size: int, encode: float, decode: float) -> Speed:
     count, megabytes = len(array), array.nbytes / 1e6
     rates = count / encode, count / decode, megabytes / encode, megabytes / decode
-    return Speed(codec, setting, count, size, 8 * size / array.size, *rates, _peak_megabytes())
+    return Speed(codec, setting, count, size, 8 * size / array.size, *rates, peak_megabytes())
 
 
-def _peak_megabytes() -> float:
+def peak_megabytes() -> float:
     """The most memory that this process has held. (Linux adds its parent's to what ``getrusage`` says.)"""
     status = Path("/proc/self/status")
     if status.exists():

@@ -77,7 +77,6 @@ def load(
     if not isinstance(model, bbans.Model):
         model = bbans.load_model(model)
     posterior = posterior or model.default_posterior
-    model.encoder(posterior)
     found = model.identity(posterior).hex()
     if identity not in (None, found):
         raise bbans.ModelError(

@@ -97,7 +97,8 @@ class BitsBack(ArrayBytesCodec):
         Chunks of different shapes are looked at when they are coded.
         """
         model = self._loaded.model
-        model.check_images(getattr(chunk_grid, "chunk_shape", model.image_shape), dtype.to_native_dtype())
+        fallback = tuple(size or 1 for size in model.image_shape)
+        model.check_images(getattr(chunk_grid, "chunk_shape", fallback), dtype.to_native_dtype())
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
         raise NotImplementedError("how large a chunk becomes depends on what is in it")

@@ -131,7 +131,7 @@ class ContextDecoder(nn.Module):
         # One channel more says what lies inside the image.
         self.window = nn.Conv2d(inputs + 1, shape.hidden, (shape.rows + 1, 2 * shape.columns + 1))
         self.window_mask: Tensor
-        self.register_buffer("window_mask", _before(shape.rows + 1, shape.columns, 0), persistent=False)
+        self.register_buffer("window_mask", before(shape.rows + 1, shape.columns, 0), persistent=False)
         self.of_features = nn.Conv2d(shape.features, shape.hidden, 1, bias=False)
         self.blocks = nn.ModuleList(ContextBlock(shape.hidden) for _ in range(shape.blocks))
         seen = [len(NEAR) * channels + channel for channel in range(channels)]
@@ -157,7 +157,7 @@ class ContextDecoder(nn.Module):
         pixels = pixel_channels(self.pixel_input, x)
         h = self.hidden(pixels, features)[0][-1]
         values = pixels[:, : self.channels]
-        near = [_moved(values, rows, columns) for rows, columns in NEAR]
+        near = [moved(values, rows, columns) for rows, columns in NEAR]
         parts = []
         for channel, (head, output) in enumerate(zip(self.heads, self.outputs, strict=True)):
             earlier = values[:, :channel]
@@ -208,7 +208,7 @@ class ContextBlock(nn.Module):
         self.mix = nn.Conv2d(hidden, hidden, (2, 3))
         self.project = nn.Conv2d(hidden, hidden, 1)
         self.mix_mask: Tensor
-        self.register_buffer("mix_mask", _before(2, 1, 1), persistent=False)
+        self.register_buffer("mix_mask", before(2, 1, 1), persistent=False)
         with torch.no_grad():
             self.project.weight *= 0.3
 
@@ -221,14 +221,14 @@ class ContextBlock(nn.Module):
         return torch.relu(h + self.project(self.mixed(h)))
 
 
-def _before(rows: int, columns: int, own: int) -> Tensor:
+def before(rows: int, columns: int, own: int) -> Tensor:
     """1 for what comes before a pixel in a window that ends in its row (and for itself if ``own``), 0 for the rest."""
     mask = torch.ones(rows, 2 * columns + 1)
     mask[-1, columns + own :] = 0.0
     return mask
 
 
-def _moved(x: Tensor, rows: int, columns: int) -> Tensor:
+def moved(x: Tensor, rows: int, columns: int) -> Tensor:
     """For each pixel the one so many rows and columns away; 0 where there is none."""
     height, width = x.shape[2:]
     left, right = max(0, -columns), max(0, columns)

@@ -105,18 +105,18 @@ class ContextNetwork:
         channels, pixel = len(self.heads), self.pixel_input.magnitude
         hidden = int(self.window.weight.shape[0])
         places = len(self.window_offsets) * (self.pixel_input.channels(channels) + 1)
-        _check(self.window, "window", places + self.features, hidden, max(pixel, self.feature_magnitude))
+        check_layer(self.window, "window", places + self.features, hidden, max(pixel, self.feature_magnitude))
         magnitude = self.window.output_magnitude
         for block in self.blocks:
             mixed = int(block.mix.weight.shape[0])
-            _check(block.mix, "mix", len(BLOCK) * hidden, mixed, magnitude)
-            _check(block.project, "project", mixed, hidden, block.mix.output_magnitude)
+            check_layer(block.mix, "mix", len(BLOCK) * hidden, mixed, magnitude)
+            check_layer(block.project, "project", mixed, hidden, block.mix.output_magnitude)
         outputs = self.heads[0].output.weight.shape[0]
         for channel, head in enumerate(self.heads):
             units = int(head.hidden.weight.shape[0])
-            _check(head.hidden, "head", hidden + channel, units, max(magnitude, pixel))
+            check_layer(head.hidden, "head", hidden + channel, units, max(magnitude, pixel))
             seen = units + len(NEAR) * channels + channel
-            _check(head.output, "output", seen, outputs, max(head.hidden.output_magnitude, pixel))
+            check_layer(head.output, "output", seen, outputs, max(head.hidden.output_magnitude, pixel))
 
     @property
     def window_offsets(self) -> Offsets:
@@ -196,7 +196,8 @@ def diagonals(size: Size, slope: int) -> list[Line]:
     return lines
 
 
-def _check(layer: Linear, name: str, inputs: int, outputs: int, magnitude: int) -> None:
+def check_layer(layer: Linear, name: str, inputs: int, outputs: int, magnitude: int) -> None:
+    """Raise :class:`bbans.errors.ModelError` unless a layer takes and gives so many, and is exact."""
     if layer.weight.shape != (outputs, inputs):
         raise ModelError(f"{name}: expected weights of shape {(outputs, inputs)}, got {layer.weight.shape}")
     layer.check(magnitude, name)

@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 from bbans.errors import ModelError
 from bbans.portable.context import Block, ContextDecoder, ContextNetwork, ConvolutionalDecoder, Head, PixelInput
 from bbans.portable.convolution import Convolution, ConvolutionalNetwork
+from bbans.portable.local import LocalNetwork
 from bbans.portable.network import Linear, Network
 
-AnyNetwork = Network | ConvolutionalNetwork | ContextDecoder | ConvolutionalDecoder
+AnyNetwork = Network | ConvolutionalNetwork | ContextDecoder | ConvolutionalDecoder | LocalNetwork
 Tensors = tuple[NDArray[np.int16], NDArray[np.int64]]
 """Weights and biases of a layer."""
 
 
 def layers_of(network: AnyNetwork) -> tuple[Linear, ...]:
     """All layers, in the order of the description."""
-    if isinstance(network, Network):
+    if isinstance(network, Network | LocalNetwork):
         return network.layers
     if isinstance(network, ConvolutionalNetwork):
         return tuple(layer.product for layer in network.layers)
@@ -46,18 +47,26 @@ def describe_network(network: AnyNetwork) -> dict[str, Any]:
     if isinstance(network, ConvolutionalDecoder):
         upward = describe_network(network.upward)
         return {"kind": "convolutional-decoder", "upward": upward, **_describe_pixel_input(network.pixel_input)}
+    if isinstance(network, LocalNetwork):
+        return {"kind": "local", **_describe_context(network)}
     context = network.context
     return {
         "kind": "context",
         "upward": describe_network(network.upward),
-        **_describe_pixel_input(context.pixel_input),
-        "rows": context.rows,
-        "columns": context.columns,
+        **_describe_context(context),
         "feature_magnitude": context.feature_magnitude,
         "features": context.features,
-        "window": _describe(context.window),
-        "blocks": [[_describe(block.mix), _describe(block.project)] for block in context.blocks],
-        "heads": [[_describe(head.hidden), _describe(head.output)] for head in context.heads],
+    }
+
+
+def _describe_context(network: ContextNetwork | LocalNetwork) -> dict[str, Any]:
+    return {
+        **_describe_pixel_input(network.pixel_input),
+        "rows": network.rows,
+        "columns": network.columns,
+        "window": _describe(network.window),
+        "blocks": [[_describe(block.mix), _describe(block.project)] for block in network.blocks],
+        "heads": [[_describe(head.hidden), _describe(head.output)] for head in network.heads],
     }
 
 
@@ -85,23 +94,28 @@ def build_network(description: Any, tensors: Iterator[Tensors]) -> AnyNetwork:
         if kind == "convolutional-decoder":
             return ConvolutionalDecoder(upward, _pixel_input(description))
         return ContextDecoder(upward, _context(description, tensors))
+    if kind == "local":
+        return LocalNetwork(*_size(description), *_layers(description, tensors))
     raise ModelError(f"this version of bbans knows no network of kind {kind!r}")
 
 
 def _context(description: Any, tensors: Iterator[Tensors]) -> ContextNetwork:
+    window, blocks, heads = _layers(description, tensors)
+    features = integer(description["feature_magnitude"]), integer(description["features"])
+    return ContextNetwork(*_size(description), window, *features, blocks, heads)
+
+
+def _size(description: Any) -> tuple[PixelInput, int, int]:
+    """What a network with context is given, and how many rows and columns of it."""
+    return _pixel_input(description), integer(description["rows"]), integer(description["columns"])
+
+
+def _layers(description: Any, tensors: Iterator[Tensors]) -> tuple[Linear, tuple[Block, ...], tuple[Head, ...]]:
+    """The layers of a network with context."""
     window = _linear(description["window"], tensors)
     blocks = [Block(_linear(mix, tensors), _linear(project, tensors)) for mix, project in description["blocks"]]
     heads = [Head(_linear(hidden, tensors), _linear(output, tensors)) for hidden, output in description["heads"]]
-    return ContextNetwork(
-        _pixel_input(description),
-        integer(description["rows"]),
-        integer(description["columns"]),
-        window,
-        integer(description["feature_magnitude"]),
-        integer(description["features"]),
-        tuple(blocks),
-        tuple(heads),
-    )
+    return window, tuple(blocks), tuple(heads)
 
 
 def _describe_pixel_input(pixel_input: PixelInput) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,19 +13,19 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bbans.errors import RecipeError
-from bbans.nets import VAE
 from bbans.npy import whole_file
 
+Network = TypeVar("Network", bound=nn.Module)
 NUMBERS = ("epoch", "step", "best_epoch", "best_rate")
 
 
 @dataclass
-class State:
+class State(Generic[Network]):
     """A training run between two epochs."""
 
-    network: VAE
-    average: VAE
-    best: VAE
+    network: Network
+    average: Network
+    best: Network
     optimizer: torch.optim.Optimizer
     best_rate: float
     best_epoch: int = 0
@@ -37,7 +38,7 @@ class State:
         return {"network": self.network, "average": self.average, "best": self.best}
 
 
-def save_checkpoint(path: Path, state: State, recipe: str) -> None:
+def save_checkpoint(path: Path, state: State[Any], recipe: str) -> None:
     """Write the state; ``recipe`` says what run it belongs to."""
     tensors: dict[str, Tensor] = {}
     for name, module in state.modules().items():
@@ -49,7 +50,7 @@ def save_checkpoint(path: Path, state: State, recipe: str) -> None:
         file.write(save(tensors, {"state": json.dumps(numbers)}))
 
 
-def load_checkpoint(path: Path, state: State, recipe: str) -> None:
+def load_checkpoint(path: Path, state: State[Any], recipe: str) -> None:
     """Bring ``state`` to where the file left off.
 
     Raises :class:`bbans.errors.RecipeError` if the file is damaged or belongs to another recipe.

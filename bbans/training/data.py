@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ Images = NDArray[np.uint8]
 PICTURES = (".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
 CIFAR10_RECORD = 1 + 3 * 32 * 32
 CIFAR100_RECORD = 2 + 3 * 32 * 32
+LUMA = (0.299, 0.587, 0.114)
+"""What red, green and blue are of grey."""
 
 
 def read_images(path: Path) -> Images:
@@ -37,6 +39,25 @@ def read_images(path: Path) -> Images:
     return images
 
 
+def read_any_size(paths: Sequence[Path], channels: int | None = None) -> list[Images]:
+    """uint8 images ``(height, width)`` or ``(height, width, 3)`` of any sizes, from what :func:`read_images` reads.
+
+    With ``channels`` 1, colours become grey: 0.299 red, 0.587 green, 0.114 blue, rounded. By default there are as many
+    channels as the first image has.
+    """
+    found: list[Images] = []
+    for path in paths:
+        files = _files_in(path) if path.is_dir() else [path]
+        for file in files:
+            images = read_images(file)
+            if channels is None:
+                channels = 3 if images.shape[3:] == (3,) else 1
+            if channels == 1 and images.shape[3:] == (3,):
+                images = np.rint(images @ np.array(LUMA)).astype(np.uint8)
+            found += list(images)
+    return found
+
+
 def _reader(path: Path) -> Callable[[Path], NDArray[Any]]:
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(".npy"):
@@ -53,16 +74,18 @@ def _reader(path: Path) -> Callable[[Path], NDArray[Any]]:
 
 
 def _read_folder(folder: Path) -> NDArray[Any]:
-    parts = []
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            parts.append(_reader(path)(path))
-    if not parts:
-        raise ArrayError(f"{folder} holds no files")
+    parts = [_reader(path)(path) for path in _files_in(folder)]
     shapes = {part.shape[1:] for part in parts}
     if len(shapes) > 1:
         raise ArrayError(f"{folder}: expected images of one shape, got {', '.join(map(str, sorted(shapes)))}")
     return np.concatenate(parts)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    if not files:
+        raise ArrayError(f"{folder} holds no files")
+    return files
 
 
 def _read_cifar(path: Path) -> NDArray[Any]:

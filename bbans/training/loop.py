@@ -274,7 +274,7 @@ def fit(
 
 
 def _one_epoch(
-    state: State,
+    state: State[VAE],
     loss: nn.Module,
     parameters: list[nn.Parameter],
     recipe: Recipe,
@@ -302,7 +302,7 @@ def _one_epoch(
     return float(total) / taken / state.network.pixels / math.log(2)
 
 
-def _write_down(journal: Journal, epoch: Epoch, state: State, recipe: Recipe) -> None:
+def _write_down(journal: Journal, epoch: Epoch, state: State[VAE], recipe: Recipe) -> None:
     if journal.checkpoint is not None:
         save_checkpoint(journal.checkpoint, state, recipe.identity)
     if journal.log is not None:

@@ -19,11 +19,13 @@ else:
 
 from bbans.errors import RecipeError
 from bbans.nets import ContextShape, ResidualShape
+from bbans.nets.local import LocalShape
+from bbans.training.local_recipe import LocalRecipe
 
 Parsed = TypeVar("Parsed")
 
 CHOICES = {
-    "network": ("fully-connected", "context", "residual"),
+    "network": ("fully-connected", "context", "residual", "local"),
     "likelihood": ("bernoulli", "discretized-logistic", "channel-linear-logistic", "logistic-mixture"),
     "schedule": ("cosine", "constant"),
     "keep": ("best", "last"),
@@ -39,7 +41,7 @@ BATCH_PIXELS = 16 * 28 * 28
 MASS_RATIO, MASS_SHARE = 4, 0.003
 """A level with a point mass is so much more frequent than those around it, and has such a share of all pixels."""
 MASSES_MAXIMUM = 8
-TABLES = ("posteriors", "context", "residual")
+TABLES = ("posteriors", "context", "residual", "local")
 """What has a table of its own."""
 
 
@@ -211,12 +213,18 @@ def point_masses(images: NDArray[np.uint8]) -> tuple[int, ...]:
     return tuple(sorted(spikes[:MASSES_MAXIMUM]))
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path) -> Recipe | LocalRecipe:
     """Read a recipe; :class:`bbans.errors.RecipeError` says which key is missing, unknown or of a wrong type."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"cannot read the recipe {path}: {error}") from error
+    if table.get("network") == "local":
+        sizes = table.pop("local", {})
+        if not isinstance(sizes, dict):
+            raise RecipeError(f"{path}: local must be a table")
+        shape = _parse(LocalShape, sizes, f"{path}, local")
+        return replace(_parse(LocalRecipe, table, str(path)), local=shape)
     posteriors = table.pop("posteriors", {})
     context = _parse(ContextShape, table.pop("context", {}), f"{path}, context")
     residual = _parse(ResidualShape, table.pop("residual", {}), f"{path}, residual")

@@ -64,6 +64,18 @@ def coins() -> NDArray[np.float64]:
     return (noise(6 * 3000, 4) % 2).reshape(3000, 3, 2).astype("<f8")
 
 
+def of_size(model: str, count: int, *shape: int) -> NDArray[np.uint8]:
+    """Images of a shape drawn from a model for any size."""
+    return bbans.sample_images(load(model).fitted_to(shape), count, seed=11)
+
+
+def with_opacity() -> NDArray[np.uint8]:
+    """An image in colours that is opaque on one side."""
+    image = of_size("photo", 1, 23, 31, 4)
+    image[:, :, :12, 3] = (17 * np.arange(12)).astype(np.uint8)
+    return image
+
+
 def as_set(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Some of them several times, sorted."""
     images = np.concatenate([images, images[:5], images[:2], images[:1]])
@@ -111,6 +123,10 @@ CASES = {
     "gg-cifar10-half-asleep-3-steps": Case(
         lambda: drawn("gg-cifar10", 3), "gg-cifar10", posterior="half-asleep", steps=3
     ),
+    "photo": Case(lambda: of_size("photo", 3, 40, 56, 3), "photo", 2),
+    "photo-opacity": Case(with_opacity, "photo"),
+    "photo-grey": Case(lambda: of_size("photo-grey", 2, 33, 50), "photo-grey"),
+    "photo-grey-strips": Case(lambda: of_size("photo-grey", 1, 530, 12)[0], "photo-grey"),
     "embedded": Case(coins, small_model(), 1500, embed_model=True),
     "stored": Case(stored, chunk_size=7),
     "set": Case(lambda: as_set(drawn(BINARY, 100)), BINARY, ordered=False, chunk_pixels=784 * 40),

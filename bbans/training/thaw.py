@@ -8,6 +8,7 @@ differs by a few hundredths of a percent.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -36,8 +37,10 @@ from bbans.nets import (
 )
 from bbans.nets.context import ContextBlock, of_kind
 from bbans.nets.context import ContextDecoder as NetworkDecoder
+from bbans.nets.local import LocalNetwork, LocalShape
 from bbans.nets.residual import ResidualBlock
-from bbans.portable.context import NEAR, ContextDecoder, ConvolutionalDecoder
+from bbans.portable import local
+from bbans.portable.context import NEAR, Block, ContextDecoder, ConvolutionalDecoder
 from bbans.portable.convolution import Convolution, ConvolutionalNetwork
 from bbans.portable.network import OUTPUT_FRACTION, Linear, Network
 
@@ -86,8 +89,11 @@ class CodedLikelihood:
 def thaw(model: Model) -> dict[str, VAE]:
     """Networks with the decoder of a model, by the name of the posterior whose encoder they have; in float32.
 
-    Raises :class:`bbans.errors.ModelError` if a network is of a kind that :mod:`bbans.nets` doesn't have.
+    Raises :class:`bbans.errors.ModelError` if a network is of a kind that :mod:`bbans.nets` doesn't have, or the model
+    has no latents.
     """
+    if model.any_size:
+        raise ModelError(f"model {model.name} has no latents, and so no posterior to analyse")
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):  # modules are born with random weights
             return {name: _thawed(model, name).eval().requires_grad_(False) for name in model.encoders}
@@ -99,6 +105,7 @@ def thaw(model: Model) -> dict[str, VAE]:
 
 def _thawed(model: Model, posterior: str) -> VAE:
     decoder, encoder, likelihood = model.decoder, model.encoder(posterior), _likelihood(model)
+    assert not isinstance(decoder, local.LocalNetwork)
     if isinstance(decoder, Network):
         assert isinstance(encoder, Network)
         widths, encoder_widths = ([len(layer.bias) for layer in part.layers[:-1]] for part in (decoder, encoder))
@@ -118,6 +125,35 @@ def _thawed(model: Model, posterior: str) -> VAE:
     _thaw_context(context.decoder, decoder)
     _thaw_convolutions(of_kind(nn.Conv2d, context.encoder), encoder, pixel_unit, OUTPUT_UNIT)
     return context
+
+
+@torch.no_grad()
+def thaw_local(model: Model) -> LocalNetwork:
+    """The network of a model for images of any size, in float32, ready to be trained further."""
+    frozen = model.decoder
+    assert isinstance(frozen, local.LocalNetwork)
+    head = len(frozen.heads[0].hidden.bias)
+    shape = LocalShape(frozen.rows, frozen.columns, frozen.hidden, len(frozen.blocks), head)
+    with torch.random.fork_rng(devices=[]):
+        network = LocalNetwork(frozen.channels, shape, LogisticMixture(model.components, model.masses))
+    pixel_unit = 1 / frozen.pixel_input.unit
+    window = torch.zeros(frozen.window.weight.shape)
+    unit = _thaw_layer(window, network.window.bias, frozen.window, pixel_unit, None)
+    raw = torch.zeros_like(network.window.weight)
+    places = window.reshape(len(window), -1, frozen.channels + 1)
+    raw[:, :, network.window_mask.bool()] = places.swapaxes(1, 2)
+    network.set_raw_window(raw)
+    _thaw_blocks(of_kind(ContextBlock, network.blocks), frozen.blocks, unit)
+    both = of_kind(nn.Linear, network.heads), of_kind(nn.Linear, network.outputs)
+    for channel, (hidden, output, layers) in enumerate(zip(*both, frozen.heads, strict=True)):
+        near = [pixel_unit] * (len(NEAR) * frozen.channels + channel)
+        weight = torch.zeros_like(hidden.weight)
+        seen = _thaw_layer(weight, hidden.bias, layers.hidden, np.array([unit] * frozen.hidden + near), None)
+        network.set_raw(hidden, channel, weight)
+        weight = torch.zeros_like(output.weight)
+        _thaw_layer(weight, output.bias, layers.output, np.array([seen] * head + near), OUTPUT_UNIT)
+        network.set_raw(output, channel, weight)
+    return network
 
 
 def _likelihood(model: Model) -> Likelihood:
@@ -206,12 +242,7 @@ def _thaw_context(network: NetworkDecoder, frozen: ContextDecoder) -> None:
     network.window.weight[:, :, mask] = window[:, :places].reshape(len(window), -1, int(mask.sum()))
     _copy(network.of_features.weight, window[:, places:])
 
-    for module, block in zip(of_kind(ContextBlock, network.blocks), context.blocks, strict=True):
-        mix = torch.zeros(block.mix.weight.shape)
-        mixed = _thaw_layer(mix, module.mix.bias, block.mix, unit, None)
-        mask = module.mix_mask.bool()
-        module.mix.weight[:, :, mask] = mix.reshape(len(mix), -1, int(mask.sum()))
-        _thaw_layer(module.project.weight, module.project.bias, block.project, mixed, unit)
+    _thaw_blocks(of_kind(ContextBlock, network.blocks), context.blocks, unit)
 
     both = of_kind(nn.Conv2d, network.heads), of_kind(nn.Conv2d, network.outputs)
     for channel, (hidden, output, head) in enumerate(zip(*both, context.heads, strict=True)):
@@ -220,6 +251,15 @@ def _thaw_context(network: NetworkDecoder, frozen: ContextDecoder) -> None:
         near = len(NEAR) * len(context.heads) + channel
         units = np.array([seen] * len(head.hidden.bias) + [pixel_unit] * near)
         _thaw_layer(output.weight, output.bias, head.output, units, OUTPUT_UNIT)
+
+
+def _thaw_blocks(modules: Sequence[ContextBlock], blocks: Sequence[Block], unit: float) -> None:
+    for module, block in zip(modules, blocks, strict=True):
+        mix = torch.zeros(block.mix.weight.shape)
+        mixed = _thaw_layer(mix, module.mix.bias, block.mix, unit, None)
+        mask = module.mix_mask.bool()
+        module.mix.weight[:, :, mask] = mix.reshape(len(mix), -1, int(mask.sum()))
+        _thaw_layer(module.project.weight, module.project.bias, block.project, mixed, unit)
 
 
 def _thaw_layer(weight: Tensor, bias: Tensor | None, layer: Linear, unit: Units, output_unit: float | None) -> float:
