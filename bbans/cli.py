@@ -411,7 +411,7 @@ def models(as_json: bool) -> None:
         return
     for row in rows:
         height, *rest = row["image_shape"]
-        shape = "x".join(map(str, row["image_shape"])) if height else "x".join(["any size", *map(str, rest[1:])])
+        shape = "x".join(map(str, row["image_shape"])) if height else " x ".join(["any size", *map(str, rest[1:])])
         posteriors = ", ".join(row["posteriors"])
         click.echo(f"{row['name']:<20} {shape:<12} {row['values']:>3} values  {row['size']:>9,} bytes  {posteriors}")
 
