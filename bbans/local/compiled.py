@@ -8,7 +8,7 @@ above is in the same map, some lanes before.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import pairwise
 from typing import Any
@@ -348,58 +348,41 @@ def _runs(lanes: Lanes) -> list[tuple[int, int]]:
 
 def _load(network: LocalNetwork) -> tuple[Layers, tuple[Any, ...]] | None:
     """All layers, and what their addresses point into."""
-    engine, slope = NumbaEngine(), network.slope
-    pixel, hidden = network.pixel_input.magnitude, network.window.output_magnitude
-    seen = network.channels // 2 + 1
+    engine, slope, magnitudes = NumbaEngine(), network.slope, iter(network.magnitudes)
+    if not all(fits(layer, magnitude) for layer, magnitude in zip(network.layers, network.magnitudes, strict=True)):
+        return None
     loaded: list[tuple[Any, list[tuple[int, int, int, int]], bool]] = []
 
-    def places(source: int, offsets: Offsets, groups: int) -> list[tuple[int, int, int, int]]:
-        return [(source, column + slope * row, row, groups) for row, column in offsets]
+    def places(source: int, offsets: Offsets, channels: int) -> list[tuple[int, int, int, int]]:
+        return [(source, column + slope * row, row, -(-channels // 2)) for row, column in offsets]
 
     def load(
-        layer: Linear,
-        magnitude: int,
-        channels: Sequence[int],
-        parts: list[tuple[int, int, int, int]],
-        added_maximum: int = 0,
+        layer: Linear, channels: Sequence[int], parts: list[tuple[int, int, int, int]], added_maximum: int = 0
     ) -> None:
-        product = engine.load_product(layer, magnitude, channels, added_maximum)
+        """The next layer, in the network's order."""
+        product = engine.load_product(layer, next(magnitudes), channels, added_maximum)
         loaded.append((product, parts, added_maximum > 0))
 
-    magnitudes = [pixel]
-    for block in network.blocks:
-        magnitudes += [hidden, block.mix.output_magnitude]
-    for head in network.heads:
-        magnitudes += [max(hidden, pixel), max(head.hidden.output_magnitude, pixel)]
-    if not all(fits(layer, magnitude) for layer, magnitude in zip(network.layers, magnitudes, strict=True)):
-        return None
-    offsets = network.window_offsets
-    load(network.window, pixel, [network.channels + 1] * len(offsets), places(PIXELS, offsets, seen))
-    groups = -(-network.hidden // 2)
+    here: Offsets = ((0, 0),)
+    offsets, seen = network.window_offsets, network.channels + 1
+    load(network.window, [seen] * len(offsets), places(PIXELS, offsets, seen))
     for block in network.blocks:
         # By place here, not by channel, so that a place is read in one run.
-        by_place = block.mix.weight.reshape(len(block.mix.weight), -1, len(BLOCK)).swapaxes(1, 2)
-        mix = _with_weight(block.mix, by_place.reshape(block.mix.weight.shape))
-        load(mix, hidden, [network.hidden] * len(BLOCK), places(EARLIER, BLOCK, groups))
+        weight = block.mix.weight.reshape(len(block.mix.weight), -1, len(BLOCK)).swapaxes(1, 2)
+        mix = replace(block.mix, weight=np.ascontiguousarray(weight.reshape(block.mix.weight.shape)))
+        load(mix, [network.hidden] * len(BLOCK), places(EARLIER, BLOCK, network.hidden))
         mixed = len(block.mix.weight)
-        load(block.project, mix.output_magnitude, [mixed], [(UNITS, 0, 0, -(-mixed // 2))], hidden)
-    near = [network.channels] * len(NEAR)
+        load(block.project, [mixed], places(UNITS, here, mixed), network.window.output_magnitude)
     for channel, head in enumerate(network.heads):
-        own = [channel] if channel else []
-        beside = [
-            (source, time, row, -(-network.channels // 2)) for source, time, row, _ in places(PIXELS, NEAR, seen)
-        ] + [(PIXELS, 0, 0, -(-channel // 2))] * len(own)
+        near, beside = [network.channels] * len(NEAR), places(PIXELS, NEAR, network.channels)
+        if channel:
+            near, beside = [*near, channel], [*beside, *places(PIXELS, here, channel)]
         units = len(head.hidden.weight)
-        first, second = max(hidden, pixel), max(head.hidden.output_magnitude, pixel)
-        load(head.hidden, first, [network.hidden, *near, *own], [(KNOWN, 0, 0, groups), *beside])
-        load(head.output, second, [units, *near, *own], [(UNITS, 0, 0, -(-units // 2)), *beside])
+        load(head.hidden, [network.hidden, *near], [*places(KNOWN, here, network.hidden), *beside])
+        load(head.output, [units, *near], [*places(UNITS, here, units), *beside])
     counts = [len(parts) for _, parts, _ in loaded]
     begins = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     steps = [product.step(0, 0, added) for product, _, added in loaded]
     table = np.array([part for _, parts, _ in loaded for part in parts], np.int64)
     products = tuple(product for product, _, _ in loaded)
     return (np.array(steps, np.int64), table, begins), products
-
-
-def _with_weight(layer: Linear, weight: NDArray[np.int16]) -> Linear:
-    return Linear(np.ascontiguousarray(weight), layer.bias, layer.shift, layer.minimum, layer.maximum)

@@ -104,6 +104,14 @@ class LocalNetwork:
         return (self.window, *blocks, *[layer for head in self.heads for layer in (head.hidden, head.output)])
 
     @property
+    def magnitudes(self) -> tuple[int, ...]:
+        """The largest magnitude of what goes into each of the :attr:`layers`."""
+        pixel, hidden = self.pixel_input.magnitude, self.window.output_magnitude
+        blocks = [magnitude for block in self.blocks for magnitude in (hidden, block.mix.output_magnitude)]
+        heads = [max(before, pixel) for head in self.heads for before in (hidden, head.hidden.output_magnitude)]
+        return (pixel, *blocks, *heads)
+
+    @property
     def multiply_adds(self) -> int:
         """For a pixel."""
         return sum(layer.weight.size for layer in self.layers)
@@ -148,15 +156,8 @@ class LoadedLocal:
     @staticmethod
     def of(network: LocalNetwork) -> LoadedLocal:
         """All layers of a network."""
-        pixel, hidden = network.pixel_input.magnitude, network.window.output_magnitude
-        products = {id(network.window): _product(network.window, pixel)}
-        for block in network.blocks:
-            products[id(block.mix)] = _product(block.mix, hidden)
-            products[id(block.project)] = _product(block.project, block.mix.output_magnitude)
-        for head in network.heads:
-            products[id(head.hidden)] = _product(head.hidden, max(hidden, pixel))
-            products[id(head.output)] = _product(head.output, max(head.hidden.output_magnitude, pixel))
-        return LoadedLocal(network, products)
+        layers = zip(network.layers, network.magnitudes, strict=True)
+        return LoadedLocal(network, {id(layer): _product(layer, magnitude) for layer, magnitude in layers})
 
 
 class LocalState:
