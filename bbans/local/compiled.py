@@ -30,7 +30,7 @@ from bbans.portable.convolution import Offsets
 from bbans.portable.local import Levels, LocalNetwork
 from bbans.portable.network import Linear
 from bbans.portable.numba_engine import NumbaEngine, fits
-from bbans.portable.numba_product import OUTPUTS, PAIR_BYTES, TILE, ZERO, Step, Table, block_product
+from bbans.portable.numba_product import OUTPUTS, PAIR_BYTES, TILE, ZERO, Step, Table, multiply
 
 Map = NDArray[np.int32]
 """By front, group of two channels, and row; the first rows are those above the image."""
@@ -74,12 +74,13 @@ def _evaluate(
     known: Map,
     units: NDArray[np.int32],
     out: NDArray[np.int32],
-    added: NDArray[np.int32],
+    other: int,
     time: int,
     row: int,
     inputs: Table,
+    nothing: Table,
 ) -> None:
-    """Evaluate a layer for the tile of rows from ``row`` on; the first dimension of ``out`` and others is left out."""
+    """Evaluate a layer for the tile of rows from ``row`` on, as :func:`bbans.portable.numba_product.multiply` does."""
     steps, parts, begins = layers
     step, place = steps[index], 0
     for number in range(begins[index], begins[index + 1]):
@@ -96,22 +97,7 @@ def _evaluate(
             inputs[place] = address
             address += stride
             place += 1
-    wide, pairs = step[Step.WIDE], step[Step.PAIRS]
-    block_bytes = OUTPUTS * PAIR_BYTES if wide else OUTPUTS * PAIR_BYTES // 2
-    for block in range(-(-step[Step.OUTPUTS] // OUTPUTS)):
-        block_product(
-            step[Step.WEIGHT] + 4 * block * pairs * OUTPUTS,
-            step[Step.BIAS] + 4 * block * OUTPUTS,
-            step[Step.LIMITS],
-            step[Step.ADDED_LIMITS],
-            inputs.ctypes.data,
-            pairs,
-            step[Step.SHIFT],
-            added.ctypes.data + (block * block_bytes if len(added) > 1 else 0),
-            out.ctypes.data + block * block_bytes,
-            step[Step.OUTPUTS] - block * OUTPUTS,
-            wide,
-        )
+    multiply(step, inputs, other, out.ctypes.data, nothing)
 
 
 @njit(nogil=True, cache=True)
@@ -131,7 +117,7 @@ def _keep(found: NDArray[np.int32], kept: Map, time: int, row: int, first: int, 
 def _look(work: Work, front: Table) -> None:
     """Find out what can be known of the pixels of a front, as :meth:`bbans.portable.local.LocalState.look`."""
     layers, _, (pixels, earlier, known), (scratch, _), (above, _), _ = work
-    inputs, nothing = np.empty(layers[0][:, Step.PAIRS].max(), np.int64), np.zeros((1, OUTPUTS // 2 * TILE), np.int32)
+    inputs, nothing = np.empty(layers[0][:, Step.PAIRS].max(), np.int64), np.zeros(OUTPUTS * PAIR_BYTES // 8, np.int64)
     time, first, stop = front[0], front[1] + above, front[2] + above
     # What lies beside the image, to the right.
     pixels[time % len(pixels), :, first - 1] = 0
@@ -140,25 +126,27 @@ def _look(work: Work, front: Table) -> None:
         row = first + tile * TILE
         pixels[time % len(pixels), :, row : min(stop, row + TILE)] = 0
         h = known[tile]
-        _evaluate(layers, 0, pixels, pixels, h, h, h, nothing, time, row, inputs)
+        _evaluate(layers, 0, pixels, pixels, h, h, h, ZERO, time, row, inputs, nothing)
         for block in range(len(earlier)):
             _keep(h, earlier[block], time, row, first, stop)
-            _evaluate(layers, 1 + 2 * block, pixels, earlier[block], h, h, scratch, nothing, time, row, inputs)
-            _evaluate(layers, 2 + 2 * block, pixels, earlier[block], h, scratch, h, h, time, row, inputs)
+            _evaluate(layers, 1 + 2 * block, pixels, earlier[block], h, h, scratch, ZERO, time, row, inputs, nothing)
+            _evaluate(
+                layers, 2 + 2 * block, pixels, earlier[block], h, scratch, h, h.ctypes.data, time, row, inputs, nothing
+            )
 
 
 @njit(nogil=True, cache=True)
 def _tell(work: Work, channel: int, front: Table, own: Table, parameters: Table) -> None:
     """Write the parameters of a channel of a front's own rows, ``(1, outputs, rows)``."""
     layers, _, (pixels, earlier, known), (scratch, wide), (above, _), _ = work
-    inputs, nothing = np.empty(layers[0][:, Step.PAIRS].max(), np.int64), np.zeros((1, OUTPUTS // 2 * TILE), np.int32)
+    inputs, nothing = np.empty(layers[0][:, Step.PAIRS].max(), np.int64), np.zeros(OUTPUTS * PAIR_BYTES // 8, np.int64)
     (time, begin, _), (_, first, stop) = front, own
     head = 1 + 2 * len(earlier) + 2 * channel
     for tile in range((first - begin) // TILE, -(-(stop - begin) // TILE)):
         here = begin + tile * TILE
         row = above + here
-        _evaluate(layers, head, pixels, pixels, known[tile], scratch, scratch, nothing, time, row, inputs)
-        _evaluate(layers, head + 1, pixels, pixels, known[tile], scratch, wide, nothing, time, row, inputs)
+        _evaluate(layers, head, pixels, pixels, known[tile], scratch, scratch, ZERO, time, row, inputs, nothing)
+        _evaluate(layers, head + 1, pixels, pixels, known[tile], scratch, wide, ZERO, time, row, inputs, nothing)
         for output in range(parameters.shape[1]):
             for index in range(max(first, here), min(stop, here + TILE)):
                 parameters[0, output, index - first] = wide[output, index - here]

@@ -216,12 +216,32 @@ Numbers = tuple[int, int, int, int, int]
 
 
 @njit(nogil=True, cache=True)
+def multiply(step: Table, inputs: Table, other: int, out: int, nothing: Table) -> None:
+    """Evaluate one layer at a position of a tile, block after block of outputs. ``inputs`` are addresses of pairs, and
+    ``other`` is that of what is added, or 0; ``nothing`` are zeros.
+    """
+    wide, pairs = step[Step.WIDE], step[Step.PAIRS]
+    block_bytes = OUTPUTS * PAIR_BYTES if wide else OUTPUTS * PAIR_BYTES // 2
+    for block in range(-(-step[Step.OUTPUTS] // OUTPUTS)):
+        block_product(
+            step[Step.WEIGHT] + 4 * block * pairs * OUTPUTS,
+            step[Step.BIAS] + 4 * block * OUTPUTS,
+            step[Step.LIMITS],
+            step[Step.ADDED_LIMITS],
+            inputs.ctypes.data,
+            pairs,
+            step[Step.SHIFT],
+            other + block * block_bytes if other else nothing.ctypes.data,
+            out + block * block_bytes,
+            step[Step.OUTPUTS] - block * OUTPUTS,
+            wide,
+        )
+
+
+@njit(nogil=True, cache=True)
 def _evaluate_step(step: Table, operands: Table, line: Numbers, tile: int, inputs: Table, nothing: Table) -> None:
     """Evaluate one layer at the positions of a line of a tile; ``inputs`` is scratch, ``nothing`` are zeros."""
     row, column, down, right, count = line
-    blocks = -(-step[Step.OUTPUTS] // OUTPUTS)
-    wide, pairs = step[Step.WIDE], step[Step.PAIRS]
-    block_bytes = OUTPUTS * PAIR_BYTES if wide else OUTPUTS * PAIR_BYTES // 2
     first = step[Step.FIRST_OPERAND]
     for position in range(count):
         place = 0
@@ -243,20 +263,7 @@ def _evaluate_step(step: Table, operands: Table, line: Numbers, tile: int, input
                     inputs[place] = address
                     address += PAIR_BYTES
                     place += 1
-        for block in range(blocks):
-            block_product(
-                step[Step.WEIGHT] + 4 * block * pairs * OUTPUTS,
-                step[Step.BIAS] + 4 * block * OUTPUTS,
-                step[Step.LIMITS],
-                step[Step.ADDED_LIMITS],
-                inputs.ctypes.data,
-                pairs,
-                step[Step.SHIFT],
-                other + block * block_bytes if other else nothing.ctypes.data,
-                out + block * block_bytes,
-                step[Step.OUTPUTS] - block * OUTPUTS,
-                wide,
-            )
+        multiply(step, inputs, other, out, nothing)
 
 
 @njit(nogil=True, cache=True)
